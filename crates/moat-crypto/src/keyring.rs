@@ -1,0 +1,90 @@
+//! The port through which a store reaches epoch keys. The key manager's client implements it
+//! with leases; tests implement it in memory.
+
+use std::sync::Arc;
+
+use futures_util::future::BoxFuture;
+use moat_types::{BucketName, EnclaveName, EpochId, KeyName, KeyVersion};
+
+use crate::EpochKey;
+
+/// What an epoch key is for. The key manager binds its wrapped form to all of it.
+#[derive(Debug, Clone, PartialEq, Eq, Hash)]
+pub struct EpochScope {
+    /// The bucket whose objects are sealed under the epoch.
+    pub bucket: BucketName,
+    /// The KMS key that wraps the epoch key.
+    pub key: KeyName,
+    /// The epoch.
+    pub epoch: EpochId,
+}
+
+/// A new epoch key, leased from now on.
+#[derive(Debug, Clone)]
+pub struct NewEpoch {
+    /// The key version that wrapped it.
+    pub version: KeyVersion,
+    /// Its wrapped form: opaque, at most 1 KiB, to be kept in one metadata row.
+    pub wrapped: Vec<u8>,
+    /// The key itself, for as long as the lease lasts.
+    pub key: Arc<EpochKey>,
+}
+
+/// Why an epoch key could not be had.
+#[derive(Debug, Clone, thiserror::Error)]
+#[non_exhaustive]
+pub enum KeyRingError {
+    /// The KMS key does not exist in the enclave.
+    #[error("KMS key {key} does not exist")]
+    NotFound {
+        /// The key asked for.
+        key: KeyName,
+    },
+    /// The KMS key was disabled by an operator.
+    #[error("KMS key {key} is disabled")]
+    Disabled {
+        /// The key asked for.
+        key: KeyName,
+    },
+    /// The policy of this store's identity does not allow the operation.
+    #[error("the key manager does not let this store use KMS key {key}")]
+    Denied {
+        /// The key asked for.
+        key: KeyName,
+    },
+    /// The wrapped form does not open: damaged, or of another scope. Never retried.
+    #[error("the wrapped epoch key does not open under KMS key {key}")]
+    Tampered {
+        /// The key asked for.
+        key: KeyName,
+    },
+    /// The key manager can't be reached, or can't answer now. A retry is safe.
+    #[error("the key manager can't be reached: {reason}")]
+    Unavailable {
+        /// The cause, for the log.
+        reason: String,
+    },
+}
+
+/// Gives epoch keys. Implementations are cheap to call again: concurrent calls for one epoch
+/// lead to one request (single flight).
+pub trait KeyRing: Send + Sync + 'static {
+    /// The enclave that the keys live in.
+    fn enclave(&self) -> &EnclaveName;
+
+    /// The key of an epoch whose lease is still good, without waiting.
+    fn held(&self, epoch: &EpochId) -> Option<Arc<EpochKey>>;
+
+    /// Makes a new epoch key under the latest version of `scope.key` and leases it.
+    fn generate(&self, scope: EpochScope) -> BoxFuture<'_, Result<NewEpoch, KeyRingError>>;
+
+    /// Leases the epoch key whose wrapped form this is (or returns the lease that is held).
+    fn open(
+        &self,
+        scope: EpochScope,
+        wrapped: Vec<u8>,
+    ) -> BoxFuture<'_, Result<Arc<EpochKey>, KeyRingError>>;
+
+    /// Says whether the key exists and may be used, without leasing anything.
+    fn check(&self, key: KeyName) -> BoxFuture<'_, Result<(), KeyRingError>>;
+}

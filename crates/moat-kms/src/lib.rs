@@ -1,0 +1,1 @@
+//! Key manager: keys, policies, audit, its wire fronts.

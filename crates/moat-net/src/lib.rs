@@ -1,0 +1,1 @@
+//! Listeners, TLS, client identity, limits, drain, health, metrics, access log.

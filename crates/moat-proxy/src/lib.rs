@@ -1,0 +1,1 @@
+//! Load balancer in front of S3 endpoints.

@@ -1,0 +1,1 @@
+//! S3 as pure data: SigV4, chunk framing, XML, error codes.

@@ -1,0 +1,1 @@
+//! S3 object store: buckets, objects, multipart, conditions.

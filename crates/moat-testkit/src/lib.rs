@@ -1,0 +1,1 @@
+//! Contract suites and faulty engines.
