@@ -1,24 +1,39 @@
-//! The data encryption key of one blob, and what else is sealed with it: the object's attributes.
+//! The data encryption key of one object or part, and what it guards besides a blob: the
+//! object's attributes and manifest, and the DEKs of its parts.
+//!
+//! Three keys come from one DEK, each by HMAC-SHA256 over a label, so that counted nonces of
+//! chunks and random nonces of the rest never meet under one key:
+//!
+//! | key | label | guards |
+//! | --- | --- | --- |
+//! | the DEK itself | | chunks of its blob, nonces counted |
+//! | [`AttributesKey`] | `moat attributes v1` | attributes and manifest, random nonces |
+//! | part wrapping key | `moat part wrap v1` | DEKs of parts, random nonces |
+//!
+//! A multipart upload's DEK is made when it begins. Under SSE-C the customer's key comes with
+//! each part but not with Complete; the store then holds the attributes key alone, which seals
+//! the result and opens no content.
 
 use std::fmt;
 
 use aws_lc_rs::aead::{AES_256_GCM, Aad, LessSafeKey, NONCE_LEN, Nonce, UnboundKey};
 use aws_lc_rs::hmac;
-use moat_types::Random;
-use zeroize::{Zeroize, ZeroizeOnDrop};
+use moat_types::{BlobId, Random};
+use zeroize::{Zeroize, ZeroizeOnDrop, Zeroizing};
 
-use crate::{Error, Place};
+use crate::Error;
 
 pub(crate) const DEK_BYTES: usize = 32;
+const TAG: usize = 16;
 
 /// Nonce, sealed DEK, tag.
-pub const WRAPPED_DEK_BYTES: usize = NONCE_LEN + DEK_BYTES + 16;
+pub const WRAPPED_DEK_BYTES: usize = NONCE_LEN + DEK_BYTES + TAG;
 
 /// A DEK as it stands in a row: 12 bytes nonce, 32 bytes sealed DEK, 16 bytes tag.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub struct WrappedDek(pub [u8; WRAPPED_DEK_BYTES]);
 
-/// A data encryption key: random, for one blob only.
+/// A data encryption key: random, for one object or part only.
 #[derive(Clone, Zeroize, ZeroizeOnDrop)]
 pub struct Dek([u8; DEK_BYTES]);
 
@@ -35,64 +50,154 @@ impl Dek {
         Some(Self(bytes.try_into().ok()?))
     }
 
-    /// The key itself: for a sealed manifest that lists the keys of parts.
-    pub fn expose(&self) -> &[u8] {
-        &self.0
-    }
-
     pub(crate) fn chunk_key(&self) -> LessSafeKey {
         aes(&self.0)
     }
 
-    /// Seals an object's attributes for one place: nonce, ciphertext, tag.
-    pub fn seal_attributes(&self, plain: &[u8], place: &Place<'_>, random: &dyn Random) -> Vec<u8> {
-        let mut out = vec![0; NONCE_LEN];
-        random.fill(&mut out);
-        let nonce = Nonce::try_assume_unique_for_key(&out).expect("12 bytes");
-        out.extend_from_slice(plain);
-        let aad = Aad::from(place.associated_data());
-        let key = self.attributes_key();
-        let tag = key
-            .seal_in_place_separate_tag(nonce, aad, &mut out[NONCE_LEN..])
-            .expect("attributes are far below the limit of the cipher");
-        out.extend_from_slice(tag.as_ref());
-        out
+    /// The key that seals the attributes and the manifest of this DEK's object.
+    pub fn attributes_key(&self) -> AttributesKey {
+        AttributesKey(self.derive(b"moat attributes v1"))
     }
 
-    /// Opens an object's attributes.
+    /// Wraps the DEK of a part's blob.
+    pub fn wrap_part(&self, part: &Self, blob: BlobId, random: &dyn Random) -> WrappedDek {
+        wrap(
+            &aes(&*self.derive(PART_LABEL)),
+            &part.0,
+            blob.as_bytes(),
+            random,
+        )
+    }
+
+    /// Opens the wrapped DEK of a part's blob.
     ///
     /// # Errors
-    /// `Error::Attributes` if they were changed, or belong to another place or key.
-    pub fn open_attributes(&self, sealed: &[u8], place: &Place<'_>) -> Result<Vec<u8>, Error> {
-        let (nonce, body) = sealed
-            .split_at_checked(NONCE_LEN)
-            .ok_or(Error::Attributes)?;
-        let nonce = Nonce::try_assume_unique_for_key(nonce).map_err(|_| Error::Attributes)?;
-        let mut buffer = body.to_vec();
-        let aad = Aad::from(place.associated_data());
-        let length = self
-            .attributes_key()
-            .open_in_place(nonce, aad, &mut buffer)
-            .map_err(|_| Error::Attributes)?
-            .len();
-        buffer.truncate(length);
-        Ok(buffer)
+    /// `Error::Unwrap` if it was not wrapped by this DEK for this blob.
+    pub fn unwrap_part(&self, wrapped: &WrappedDek, blob: BlobId) -> Result<Self, Error> {
+        unwrap(&aes(&*self.derive(PART_LABEL)), wrapped, blob.as_bytes()).map(|dek| Self(*dek))
     }
 
-    /// Attributes have a key of their own, so that their random nonces never meet the counted
-    /// nonces of chunks.
-    fn attributes_key(&self) -> LessSafeKey {
+    pub(crate) const fn expose(&self) -> &[u8; DEK_BYTES] {
+        &self.0
+    }
+
+    fn derive(&self, label: &[u8]) -> Zeroizing<[u8; DEK_BYTES]> {
         let key = hmac::Key::new(hmac::HMAC_SHA256, &self.0);
-        aes(hmac::sign(&key, b"moat attributes v1").as_ref())
+        let mut out = Zeroizing::new([0; DEK_BYTES]);
+        out.copy_from_slice(hmac::sign(&key, label).as_ref());
+        out
     }
 }
 
-fn aes(key: &[u8]) -> LessSafeKey {
-    LessSafeKey::new(UnboundKey::new(&AES_256_GCM, key).expect("a DEK has 32 bytes"))
+const PART_LABEL: &[u8] = b"moat part wrap v1";
+
+/// Seals what an object says of itself. Opens no content.
+#[derive(Clone)]
+pub struct AttributesKey(Zeroizing<[u8; DEK_BYTES]>);
+
+impl AttributesKey {
+    /// Seals `plain`: nonce, ciphertext, tag. `associated` must be given again to open it.
+    pub fn seal(&self, plain: &[u8], associated: &[u8], random: &dyn Random) -> Vec<u8> {
+        seal(&aes(&*self.0), plain, associated, random)
+    }
+
+    /// Opens what `seal` gave.
+    ///
+    /// # Errors
+    /// `Error::Attributes` if it was changed, or belongs to another place or key.
+    pub fn open(&self, sealed: &[u8], associated: &[u8]) -> Result<Vec<u8>, Error> {
+        open(&aes(&*self.0), sealed, associated)
+    }
+
+    pub(crate) fn expose(&self) -> &[u8; DEK_BYTES] {
+        &self.0
+    }
+
+    pub(crate) const fn from_secret(secret: Zeroizing<[u8; DEK_BYTES]>) -> Self {
+        Self(secret)
+    }
+}
+
+pub(crate) fn aes(key: &[u8]) -> LessSafeKey {
+    LessSafeKey::new(UnboundKey::new(&AES_256_GCM, key).expect("keys here have 32 bytes"))
+}
+
+pub(crate) fn wrap(
+    key: &LessSafeKey,
+    secret: &[u8; DEK_BYTES],
+    associated: &[u8],
+    random: &dyn Random,
+) -> WrappedDek {
+    let mut out = [0u8; WRAPPED_DEK_BYTES];
+    let (nonce_bytes, sealed) = out.split_at_mut(NONCE_LEN);
+    random.fill(nonce_bytes);
+    let nonce = Nonce::try_assume_unique_for_key(nonce_bytes).expect("12 bytes");
+    let (body, tag_bytes) = sealed.split_at_mut(DEK_BYTES);
+    body.copy_from_slice(secret);
+    let tag = key
+        .seal_in_place_separate_tag(nonce, Aad::from(associated), body)
+        .expect("32 bytes can be sealed");
+    tag_bytes.copy_from_slice(tag.as_ref());
+    WrappedDek(out)
+}
+
+pub(crate) fn unwrap(
+    key: &LessSafeKey,
+    wrapped: &WrappedDek,
+    associated: &[u8],
+) -> Result<Zeroizing<[u8; DEK_BYTES]>, Error> {
+    let (nonce, sealed) = wrapped.0.split_at(NONCE_LEN);
+    let nonce = Nonce::try_assume_unique_for_key(nonce).map_err(|_| Error::Unwrap)?;
+    let mut buffer = Zeroizing::new([0u8; DEK_BYTES + TAG]);
+    buffer.copy_from_slice(sealed);
+    let secret = key
+        .open_in_place(nonce, Aad::from(associated), buffer.as_mut())
+        .map_err(|_| Error::Unwrap)?;
+    let mut out = Zeroizing::new([0; DEK_BYTES]);
+    out.copy_from_slice(secret);
+    Ok(out)
+}
+
+pub(crate) fn seal(
+    key: &LessSafeKey,
+    plain: &[u8],
+    associated: &[u8],
+    random: &dyn Random,
+) -> Vec<u8> {
+    let mut out = Vec::with_capacity(NONCE_LEN + plain.len() + TAG);
+    out.resize(NONCE_LEN, 0);
+    random.fill(&mut out);
+    let nonce = Nonce::try_assume_unique_for_key(&out).expect("12 bytes");
+    out.extend_from_slice(plain);
+    let tag = key
+        .seal_in_place_separate_tag(nonce, Aad::from(associated), &mut out[NONCE_LEN..])
+        .expect("attributes are far below the limit of the cipher");
+    out.extend_from_slice(tag.as_ref());
+    out
+}
+
+pub(crate) fn open(key: &LessSafeKey, sealed: &[u8], associated: &[u8]) -> Result<Vec<u8>, Error> {
+    let (nonce, body) = sealed
+        .split_at_checked(NONCE_LEN)
+        .ok_or(Error::Attributes)?;
+    let nonce = Nonce::try_assume_unique_for_key(nonce).map_err(|_| Error::Attributes)?;
+    let mut buffer = body.to_vec();
+    let length = key
+        .open_in_place(nonce, Aad::from(associated), &mut buffer)
+        .map_err(|_| Error::Attributes)?
+        .len();
+    buffer.truncate(length);
+    Ok(buffer)
 }
 
 impl fmt::Debug for Dek {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str("Dek(REDACTED)")
+    }
+}
+
+impl fmt::Debug for AttributesKey {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("AttributesKey(REDACTED)")
     }
 }

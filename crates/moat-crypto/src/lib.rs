@@ -15,7 +15,7 @@ pub use blob::{
     BlobLayout, BlobSealer, CHUNK_BYTES, HEADER_BYTES, Run, SEALED_CHUNK_BYTES, TAG_BYTES,
     check_header, open_run,
 };
-pub use dek::{Dek, WRAPPED_DEK_BYTES, WrappedDek};
+pub use dek::{AttributesKey, Dek, WRAPPED_DEK_BYTES, WrappedDek};
 pub use epoch::EpochKey;
 pub use keyring::{EpochScope, KeyRing, KeyRingError, NewEpoch};
 pub use place::{Place, Wrapping};

@@ -44,7 +44,7 @@ pub struct Place<'a> {
 impl Place<'_> {
     /// The associated data: a label, then each field with its length as a 32-bit big-endian
     /// number in front where it can vary.
-    pub(crate) fn associated_data(&self) -> Vec<u8> {
+    pub fn associated_data(&self) -> Vec<u8> {
         let mut out = Vec::with_capacity(256);
         match self.wrapping {
             Wrapping::Epoch {
