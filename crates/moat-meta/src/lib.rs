@@ -3,10 +3,14 @@
 //! Knows nothing about S3, keys or objects: rows are bytes. One contract suite
 //! (`moat_testkit::meta_contract`) holds for every engine.
 
+mod embedded;
+
 use std::future::Future;
 use std::ops::Range;
 
 use bytes::Bytes;
+
+pub use embedded::{Embedded, Options};
 
 /// What went wrong in an engine.
 #[derive(Debug, thiserror::Error)]
