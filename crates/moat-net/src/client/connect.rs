@@ -1,0 +1,88 @@
+//! Name lookup, TCP, TLS.
+
+use std::io;
+use std::net::{IpAddr, SocketAddr};
+
+use hyper::client::conn::http1;
+use hyper_util::rt::TokioIo;
+use tokio::net::TcpStream;
+use tokio_rustls::TlsConnector;
+
+use super::wire::Wire;
+use super::{ClientError, ClientErrorKind, Endpoint};
+use crate::tls::ClientTls;
+use crate::tls::TlsReader;
+
+/// Headers of one answer: user metadata of an object may be some 200 short ones.
+const HEADERS_MAX: usize = 256;
+/// What hyper may hold of unread or unsent bytes; also how much it asks of a read.
+const BUFFER_BYTES: usize = 256 * 1024;
+
+/// A stream to an upstream.
+pub(super) trait Stream:
+    tokio::io::AsyncRead + tokio::io::AsyncWrite + Unpin + Send
+{
+}
+impl<T: tokio::io::AsyncRead + tokio::io::AsyncWrite + Unpin + Send> Stream for T {}
+
+pub(super) async fn connect(
+    endpoint: &Endpoint,
+    tls: Option<&ClientTls>,
+) -> Result<Box<Wire>, ClientError> {
+    let tcp = dial(endpoint)
+        .await
+        .map_err(|error| ClientError::new(ClientErrorKind::Connect, error))?;
+    let stream: Box<dyn Stream> = if endpoint.is_tls() {
+        let Some(tls) = tls else {
+            let message = "the client has no tls settings";
+            return Err(ClientError::new(ClientErrorKind::Tls, message));
+        };
+        let connector = TlsConnector::from(tls.current());
+        let stream = connector
+            .connect(endpoint.server_name().clone(), TlsReader::new(tcp))
+            .await
+            .map_err(|error| ClientError::new(handshake_kind(&error), error))?;
+        Box::new(stream)
+    } else {
+        Box::new(tcp)
+    };
+    let (sender, connection) = http1::Builder::new()
+        .max_headers(HEADERS_MAX)
+        .max_buf_size(BUFFER_BYTES)
+        .handshake(TokioIo::new(stream))
+        .await
+        .map_err(|error| ClientError::new(ClientErrorKind::Connect, error))?;
+    Ok(Box::new(Wire::new(sender, connection)))
+}
+
+/// A handshake may fail because the peers disagree or because the connection is cut.
+fn handshake_kind(error: &io::Error) -> ClientErrorKind {
+    match error.kind() {
+        io::ErrorKind::InvalidData => ClientErrorKind::Tls,
+        _ => ClientErrorKind::Connect,
+    }
+}
+
+/// Tries the addresses of the host one after the other.
+async fn dial(endpoint: &Endpoint) -> io::Result<TcpStream> {
+    let mut last = io::Error::new(io::ErrorKind::NotFound, "the name has no address");
+    for address in lookup(endpoint).await? {
+        match TcpStream::connect(address).await {
+            Ok(stream) => {
+                // Requests are written whole, so Nagle's wait for more would only delay them.
+                let _ = stream.set_nodelay(true);
+                return Ok(stream);
+            }
+            Err(error) => last = error,
+        }
+    }
+    Err(last)
+}
+
+async fn lookup(endpoint: &Endpoint) -> io::Result<Vec<SocketAddr>> {
+    let (host, port) = (endpoint.host(), endpoint.port());
+    if let Ok(ip) = host.parse::<IpAddr>() {
+        return Ok(vec![SocketAddr::new(ip, port)]);
+    }
+    Ok(tokio::net::lookup_host((host, port)).await?.collect())
+}

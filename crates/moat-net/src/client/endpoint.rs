@@ -1,0 +1,157 @@
+//! Where a client connects: scheme, host, port.
+
+use std::fmt;
+use std::sync::Arc;
+
+use http::{HeaderValue, Uri};
+use rustls_pki_types::ServerName;
+
+use crate::Error;
+
+/// An http or https server. Cheap to clone; equal if scheme, host and port are.
+#[derive(Clone, PartialEq, Eq, Hash)]
+pub struct Endpoint(Arc<Parts>);
+
+#[derive(PartialEq, Eq, Hash)]
+struct Parts {
+    tls: bool,
+    /// Without the brackets of an IPv6 address.
+    host: String,
+    port: u16,
+    server_name: ServerName<'static>,
+    host_header: HeaderValue,
+}
+
+impl Endpoint {
+    /// Parses `http://host[:port]` or `https://host[:port]`; a path other than `/` is refused, since
+    /// it would be ignored.
+    ///
+    /// # Errors
+    /// `Error::BadEndpoint` with the accepted form.
+    pub fn parse(url: &str) -> Result<Self, Error> {
+        let bad = |problem| Error::BadEndpoint {
+            url: url.into(),
+            problem,
+        };
+        let uri: Uri = url.parse().map_err(|_| bad("it is not a URL"))?;
+        if uri
+            .path_and_query()
+            .is_some_and(|path| path.as_str() != "/")
+        {
+            return Err(bad("it has a path or a query"));
+        }
+        Self::of_uri(&uri)
+    }
+
+    /// The endpoint of an absolute URI, whatever its path.
+    ///
+    /// # Errors
+    /// `Error::BadEndpoint` with the accepted form.
+    pub fn of_uri(uri: &Uri) -> Result<Self, Error> {
+        let bad = |problem| Error::BadEndpoint {
+            url: format!(
+                "{}://{}",
+                uri.scheme_str().unwrap_or_default(),
+                uri.host().unwrap_or_default()
+            ),
+            problem,
+        };
+        let tls = match uri.scheme_str() {
+            Some("https") => true,
+            Some("http") => false,
+            _ => return Err(bad("its scheme is neither http nor https")),
+        };
+        let authority = uri.authority().ok_or_else(|| bad("it names no host"))?;
+        if authority.as_str().contains('@') {
+            return Err(bad("it holds a user name or password"));
+        }
+        let host = authority
+            .host()
+            .trim_start_matches('[')
+            .trim_end_matches(']');
+        let server_name = ServerName::try_from(host.to_owned())
+            .map_err(|_| bad("its host is neither a DNS name nor an IP address"))?;
+        let host_header = HeaderValue::from_str(authority.as_str())
+            .map_err(|_| bad("its host is not usable in a header"))?;
+        let port = authority.port_u16().unwrap_or(if tls { 443 } else { 80 });
+        if port == 0 {
+            return Err(bad("its port is 0"));
+        }
+        Ok(Self(Arc::new(Parts {
+            tls,
+            host: host.to_owned(),
+            port,
+            server_name,
+            host_header,
+        })))
+    }
+
+    /// Whether it is an https endpoint.
+    pub fn is_tls(&self) -> bool {
+        self.0.tls
+    }
+
+    /// Host name or address, without brackets.
+    pub fn host(&self) -> &str {
+        &self.0.host
+    }
+
+    /// The port, given or the scheme's default.
+    pub fn port(&self) -> u16 {
+        self.0.port
+    }
+
+    pub(super) fn server_name(&self) -> &ServerName<'static> {
+        &self.0.server_name
+    }
+
+    pub(super) fn host_header(&self) -> &HeaderValue {
+        &self.0.host_header
+    }
+}
+
+impl fmt::Display for Endpoint {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let scheme = if self.0.tls { "https" } else { "http" };
+        if self.0.host.contains(':') {
+            write!(f, "{scheme}://[{}]:{}", self.0.host, self.0.port)
+        } else {
+            write!(f, "{scheme}://{}:{}", self.0.host, self.0.port)
+        }
+    }
+}
+
+impl fmt::Debug for Endpoint {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        fmt::Display::fmt(self, f)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn endpoints_are_scheme_host_and_port() {
+        for (url, shown) in [
+            ("http://a", "http://a:80"),
+            ("https://a/", "https://a:443"),
+            ("https://[::1]:9000", "https://[::1]:9000"),
+            ("http://10.0.0.1:9000", "http://10.0.0.1:9000"),
+        ] {
+            assert_eq!(Endpoint::parse(url).unwrap().to_string(), shown);
+        }
+        for url in [
+            "a:9000",
+            "ftp://a",
+            "https://",
+            "https://a/b",
+            "https://a?x",
+            "https://u:p@a",
+            "https://a:0",
+            "",
+        ] {
+            assert!(Endpoint::parse(url).is_err(), "{url}");
+        }
+    }
+}

@@ -1,0 +1,199 @@
+//! A pooled HTTP/1.1 client to a few upstreams.
+//!
+//! It sends requests as they are: the `Host` header need not match the endpoint that is dialled
+//! (signatures cover it), and path and query are not touched. What it adds to hyper's client
+//! connection is a pool, and connections without tasks of their own: whoever waits for an answer or
+//! reads its body also drives the connection below it (see [`wire`]). A proxied request is thereby
+//! one task from socket to socket, with no wake-ups between threads, and a body that nobody reads
+//! stops the upstream by itself.
+
+mod connect;
+mod endpoint;
+mod error;
+mod pool;
+mod wire;
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use http::header::HOST;
+use http::{HeaderValue, Request, Response, Uri, Version};
+
+pub use endpoint::Endpoint;
+pub use error::{ClientError, ClientErrorKind};
+
+use crate::Body;
+use crate::tls::{ClientTls, ReloadGuard};
+use pool::Pools;
+use wire::Wire;
+
+/// Covers name lookup, TCP and TLS. Beyond it an upstream is better called down than waited for.
+pub const CONNECT_TIMEOUT: Duration = Duration::from_secs(5);
+/// Unused connections are closed before the upstream does it, which is after 60 s or more with the
+/// servers we know; a connection closed under a request is the one thing that may make it fail.
+pub const IDLE_TIMEOUT: Duration = Duration::from_secs(25);
+/// Unused connections kept per endpoint. A busy sidecar has some hundred requests in flight.
+pub const IDLE_MAX: usize = 1024;
+
+/// How a client connects.
+#[derive(Clone, Debug)]
+pub struct ClientConfig {
+    /// Trust and identity for https endpoints; without it they are refused.
+    pub tls: Option<ClientTls>,
+    /// For name lookup, TCP and TLS together.
+    pub connect_timeout: Duration,
+    /// From the request being given to the head of the answer. `None`: as long as it takes.
+    pub response_timeout: Option<Duration>,
+    /// How long an unused connection is kept.
+    pub idle_timeout: Duration,
+    /// How many unused connections are kept per endpoint.
+    pub idle_max: usize,
+}
+
+impl Default for ClientConfig {
+    fn default() -> Self {
+        Self {
+            tls: None,
+            connect_timeout: CONNECT_TIMEOUT,
+            response_timeout: None,
+            idle_timeout: IDLE_TIMEOUT,
+            idle_max: IDLE_MAX,
+        }
+    }
+}
+
+/// The client. Clones share pool and settings.
+#[derive(Clone)]
+pub struct HttpClient(Arc<Inner>);
+
+struct Inner {
+    config: ClientConfig,
+    pools: Arc<Pools>,
+    _reload: Option<ReloadGuard>,
+    _sweep: pool::SweepGuard,
+}
+
+impl HttpClient {
+    /// A client without connections. Must be called inside a tokio runtime: it watches the
+    /// certificate files and closes unused connections in the background.
+    pub fn new(config: ClientConfig) -> Self {
+        let pools = Arc::new(Pools::new(config.idle_max, config.idle_timeout));
+        Self(Arc::new(Inner {
+            _reload: config.tls.as_ref().map(ClientTls::watch),
+            _sweep: pool::sweep(&pools),
+            config,
+            pools,
+        }))
+    }
+
+    /// Sends a request whose URI names the endpoint: `https://host:port/path`.
+    ///
+    /// # Errors
+    /// [`ClientError`]; its kind says whether anything was sent.
+    pub async fn request(&self, request: Request<Body>) -> Result<Response<Body>, ClientError> {
+        match Endpoint::of_uri(request.uri()) {
+            Ok(endpoint) => self.send(&endpoint, request).await,
+            Err(error) => Err(ClientError::new(ClientErrorKind::Request, error).returning(request)),
+        }
+    }
+
+    /// Sends a request to `endpoint`. `Host` is set only if it is missing; scheme and authority of the
+    /// request's URI are ignored, its path and query are sent as they are.
+    ///
+    /// The request's body is read while the answer is waited for and while its body is read. If the
+    /// future is dropped, the connection is closed.
+    ///
+    /// # Errors
+    /// [`ClientError`]; its kind says whether anything was sent. What was not sent is given back by
+    /// [`ClientError::into_request`].
+    pub async fn send(
+        &self,
+        endpoint: &Endpoint,
+        mut request: Request<Body>,
+    ) -> Result<Response<Body>, ClientError> {
+        prepare(endpoint, &mut request);
+        match self.0.config.response_timeout {
+            None => self.exchange(endpoint, request).await,
+            Some(limit) => tokio::time::timeout(limit, self.exchange(endpoint, request))
+                .await
+                .unwrap_or_else(|elapsed| {
+                    Err(ClientError::new(ClientErrorKind::ResponseTimeout, elapsed))
+                }),
+        }
+    }
+
+    /// Closes all unused connections.
+    pub fn close_idle(&self) {
+        self.0.pools.clear();
+    }
+
+    async fn exchange(
+        &self,
+        endpoint: &Endpoint,
+        mut request: Request<Body>,
+    ) -> Result<Response<Body>, ClientError> {
+        loop {
+            let wire = match self.0.pools.take(endpoint) {
+                Some(wire) => wire,
+                None => match self.connect(endpoint).await {
+                    Ok(wire) => wire,
+                    Err(error) => return Err(error.returning(request)),
+                },
+            };
+            match wire.exchange(request, &self.0.pools, endpoint).await {
+                Ok(response) => return Ok(response),
+                // A kept connection that had ended unnoticed; nothing of the request left us.
+                Err(mut error) if error.kind() == ClientErrorKind::NotSent && error.reused() => {
+                    match error.take_request() {
+                        Some(unsent) => request = unsent,
+                        None => return Err(error),
+                    }
+                }
+                Err(error) => return Err(error),
+            }
+        }
+    }
+
+    async fn connect(&self, endpoint: &Endpoint) -> Result<Box<Wire>, ClientError> {
+        let config = &self.0.config;
+        tokio::time::timeout(
+            config.connect_timeout,
+            connect::connect(endpoint, config.tls.as_ref()),
+        )
+        .await
+        .unwrap_or_else(|elapsed| Err(ClientError::new(ClientErrorKind::ConnectTimeout, elapsed)))
+    }
+}
+
+impl std::fmt::Debug for HttpClient {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_tuple("HttpClient").field(&self.0.config).finish()
+    }
+}
+
+/// Origin form, HTTP/1.1, and a `Host`.
+fn prepare(endpoint: &Endpoint, request: &mut Request<Body>) {
+    if !request.headers().contains_key(HOST) {
+        let host = request
+            .uri()
+            .authority()
+            .and_then(|authority| HeaderValue::from_str(host_of(authority.as_str())).ok())
+            .unwrap_or_else(|| endpoint.host_header().clone());
+        request.headers_mut().insert(HOST, host);
+    }
+    if request.uri().scheme().is_some() || request.uri().authority().is_some() {
+        let origin = request
+            .uri()
+            .path_and_query()
+            .map_or_else(|| Uri::from_static("/"), |path| Uri::from(path.clone()));
+        *request.uri_mut() = origin;
+    }
+    *request.version_mut() = Version::HTTP_11;
+}
+
+/// An authority without user information, which never belongs into `Host`.
+fn host_of(authority: &str) -> &str {
+    authority
+        .rsplit_once('@')
+        .map_or(authority, |(_, host)| host)
+}

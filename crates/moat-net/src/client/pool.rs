@@ -1,0 +1,107 @@
+//! Connections that wait for their next request.
+
+use std::collections::HashMap;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::time::Duration;
+
+use tokio::task::JoinHandle;
+use tokio::time::Instant;
+
+use super::Endpoint;
+use super::wire::Wire;
+
+/// The unused connections of all endpoints, the last used on top: the others go idle and are
+/// closed when the load sinks.
+pub(super) struct Pools {
+    idle: Mutex<HashMap<Endpoint, Vec<Idle>>>,
+    idle_max: usize,
+    idle_timeout: Duration,
+}
+
+struct Idle {
+    wire: Box<Wire>,
+    since: Instant,
+}
+
+impl Pools {
+    pub(super) fn new(idle_max: usize, idle_timeout: Duration) -> Self {
+        Self {
+            idle: Mutex::default(),
+            idle_max,
+            idle_timeout,
+        }
+    }
+
+    fn lock(&self) -> MutexGuard<'_, HashMap<Endpoint, Vec<Idle>>> {
+        self.idle.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// The connection to `endpoint` that was used last, unless it ended meanwhile.
+    pub(super) fn take(&self, endpoint: &Endpoint) -> Option<Box<Wire>> {
+        loop {
+            let Idle { mut wire, since } = self.lock().get_mut(endpoint)?.pop()?;
+            // All that lie below are older still; the sweep closes them.
+            if since.elapsed() < self.idle_timeout && wire.is_usable() {
+                return Some(wire);
+            }
+        }
+    }
+
+    /// Keeps a connection for the next request, or closes it if there are enough.
+    pub(super) fn put(&self, endpoint: &Endpoint, wire: Box<Wire>) {
+        let since = Instant::now();
+        let mut idle = self.lock();
+        if !idle.contains_key(endpoint) {
+            idle.insert(endpoint.clone(), Vec::new());
+        }
+        let Some(waiting) = idle.get_mut(endpoint) else {
+            return;
+        };
+        if waiting.len() < self.idle_max {
+            waiting.push(Idle { wire, since });
+        }
+    }
+
+    pub(super) fn clear(&self) {
+        let closed = std::mem::take(&mut *self.lock());
+        drop(closed);
+    }
+
+    fn close_expired(&self) {
+        let mut expired = Vec::new();
+        let mut idle = self.lock();
+        for waiting in idle.values_mut() {
+            let keep_from = waiting.partition_point(|one| one.since.elapsed() >= self.idle_timeout);
+            expired.extend(waiting.drain(..keep_from));
+        }
+        idle.retain(|_, waiting| !waiting.is_empty());
+        // Closing sockets takes system calls: not under the lock.
+        drop(idle);
+        drop(expired);
+    }
+}
+
+/// Stops the sweep when dropped.
+pub(super) struct SweepGuard(JoinHandle<()>);
+
+impl Drop for SweepGuard {
+    fn drop(&mut self) {
+        self.0.abort();
+    }
+}
+
+/// Closes expired connections from time to time.
+pub(super) fn sweep(pools: &Arc<Pools>) -> SweepGuard {
+    let weak = Arc::downgrade(pools);
+    let every = (pools.idle_timeout / 2).max(Duration::from_millis(100));
+    SweepGuard(tokio::spawn(async move {
+        let mut tick = tokio::time::interval(every);
+        loop {
+            tick.tick().await;
+            match weak.upgrade() {
+                Some(pools) => pools.close_expired(),
+                None => return,
+            }
+        }
+    }))
+}

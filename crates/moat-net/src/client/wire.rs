@@ -1,0 +1,192 @@
+//! One client connection, driven by whoever uses it.
+//!
+//! hyper splits a client connection into a sender and a future that does the I/O, meant to be
+//! spawned. Here both stay together: waiting for an answer polls the I/O future first, and so does
+//! reading the answer's body. Between requests nobody polls it; that the upstream closed an unused
+//! connection is found out by one poll when it is taken from the pool.
+
+use std::future::Future;
+use std::pin::{Pin, pin};
+use std::sync::Arc;
+use std::task::{Context, Poll, Waker};
+
+use bytes::Bytes;
+use http::{Request, Response};
+use http_body::{Body as HttpBody, Frame, SizeHint};
+use hyper::body::Incoming;
+use hyper::client::conn::http1::{Connection, SendRequest};
+use hyper_util::rt::TokioIo;
+
+use super::connect::Stream;
+use super::pool::Pools;
+use super::{ClientError, ClientErrorKind, Endpoint};
+use crate::{Body, BoxError};
+
+type Io = TokioIo<Box<dyn Stream>>;
+
+/// A connection and its sender.
+pub(super) struct Wire {
+    sender: SendRequest<Body>,
+    connection: Connection<Io, Body>,
+    ended: bool,
+    reused: bool,
+}
+
+impl Wire {
+    pub(super) const fn new(sender: SendRequest<Body>, connection: Connection<Io, Body>) -> Self {
+        Self {
+            sender,
+            connection,
+            ended: false,
+            reused: false,
+        }
+    }
+
+    /// Does what I/O is possible now. Errors reach the request's future or body through hyper.
+    fn drive(&mut self, cx: &mut Context<'_>) {
+        if !self.ended && Pin::new(&mut self.connection).poll(cx).is_ready() {
+            self.ended = true;
+        }
+    }
+
+    /// Whether the next request can be sent, as far as one look at the socket tells.
+    pub(super) fn is_usable(&mut self) -> bool {
+        // The task that takes the connection polls it again with its own waker.
+        self.drive(&mut Context::from_waker(Waker::noop()));
+        !self.ended && self.sender.is_ready()
+    }
+
+    /// Sends a request and waits for the head of its answer.
+    pub(super) async fn exchange(
+        mut self: Box<Self>,
+        request: Request<Body>,
+        pools: &Arc<Pools>,
+        endpoint: &Endpoint,
+    ) -> Result<Response<Body>, ClientError> {
+        // A new connection says that it takes a request when it is polled for the first time.
+        if !self.reused {
+            self.drive(&mut Context::from_waker(Waker::noop()));
+        }
+        let mut answer = pin!(self.sender.try_send_request(request));
+        let outcome = std::future::poll_fn(|cx| {
+            self.connection_turn(cx);
+            answer.as_mut().poll(cx)
+        })
+        .await;
+        match outcome {
+            Ok(response) => {
+                let pools = Arc::clone(pools);
+                let endpoint = endpoint.clone();
+                let response = response.map(|incoming| {
+                    let mut body = AnswerBody {
+                        incoming,
+                        lease: Some(Lease {
+                            wire: self,
+                            pools,
+                            endpoint,
+                        }),
+                    };
+                    // HEAD, 204, 304 and empty answers: nobody may ever poll their body.
+                    if body.incoming.is_end_stream() {
+                        body.finish(&mut Context::from_waker(Waker::noop()));
+                        Body::from(body.incoming)
+                    } else {
+                        Body::stream(body)
+                    }
+                });
+                Ok(response)
+            }
+            Err(mut error) => {
+                let unsent = error.take_message();
+                let error = error.into_error();
+                let kind = match unsent {
+                    Some(_) => ClientErrorKind::NotSent,
+                    None => kind_of(&error),
+                };
+                let error = ClientError::new(kind, error).on_reused(self.reused);
+                Err(match unsent {
+                    Some(request) => error.returning(request),
+                    None => error,
+                })
+            }
+        }
+    }
+
+    fn connection_turn(&mut self, cx: &mut Context<'_>) {
+        self.drive(cx);
+    }
+}
+
+fn kind_of(error: &hyper::Error) -> ClientErrorKind {
+    if error.is_user() {
+        ClientErrorKind::RequestBody
+    } else if error.is_parse() {
+        ClientErrorKind::BadAnswer
+    } else {
+        ClientErrorKind::Closed
+    }
+}
+
+/// A connection on loan to the body of an answer.
+struct Lease {
+    wire: Box<Wire>,
+    pools: Arc<Pools>,
+    endpoint: Endpoint,
+}
+
+/// The body of an answer. Holds the connection and gives it back at the end; dropped before, it
+/// closes the connection, since its rest would stand in the way of the next answer.
+struct AnswerBody {
+    incoming: Incoming,
+    lease: Option<Lease>,
+}
+
+impl AnswerBody {
+    /// The body has ended: keep the connection if the request was sent to its end as well.
+    fn finish(&mut self, cx: &mut Context<'_>) {
+        let Some(mut lease) = self.lease.take() else {
+            return;
+        };
+        lease.wire.drive(cx);
+        if !lease.wire.ended && lease.wire.sender.is_ready() {
+            lease.wire.reused = true;
+            lease.pools.put(&lease.endpoint, lease.wire);
+        }
+    }
+}
+
+impl HttpBody for AnswerBody {
+    type Data = Bytes;
+    type Error = BoxError;
+
+    fn poll_frame(
+        self: Pin<&mut Self>,
+        cx: &mut Context<'_>,
+    ) -> Poll<Option<Result<Frame<Bytes>, BoxError>>> {
+        let this = self.get_mut();
+        // The first poll tells the connection that data is wanted, the drive fetches it, the second
+        // poll takes it. Only the drive needs our waker: nothing else fills the body.
+        let noop = &mut Context::from_waker(Waker::noop());
+        let mut frame = Pin::new(&mut this.incoming).poll_frame(noop);
+        if frame.is_pending() {
+            if let Some(lease) = &mut this.lease {
+                lease.wire.drive(cx);
+            }
+            frame = Pin::new(&mut this.incoming).poll_frame(cx);
+        }
+        match &frame {
+            Poll::Ready(None) => this.finish(cx),
+            Poll::Ready(Some(Ok(_))) if this.incoming.is_end_stream() => this.finish(cx),
+            _ => {}
+        }
+        frame.map(|frame| frame.map(|frame| frame.map_err(Into::into)))
+    }
+
+    fn is_end_stream(&self) -> bool {
+        self.incoming.is_end_stream()
+    }
+
+    fn size_hint(&self) -> SizeHint {
+        self.incoming.size_hint()
+    }
+}

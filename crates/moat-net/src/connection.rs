@@ -1,0 +1,299 @@
+//! One accepted connection from its handshake to its end.
+
+use std::convert::Infallible;
+use std::future::Future;
+use std::net::SocketAddr;
+use std::pin::Pin;
+use std::sync::Arc;
+use std::task::{Context, Poll, ready};
+
+use bytes::Bytes;
+use http::{Request, Response};
+use http_body::{Body as HttpBody, Frame, SizeHint};
+use hyper::body::Incoming;
+use hyper::server::conn::{http1, http2};
+use hyper::service::service_fn;
+use hyper_util::rt::{TokioExecutor, TokioIo, TokioTimer};
+use metrics::counter;
+use tokio::net::TcpStream;
+
+use crate::activity::{Activity, Verdict};
+use crate::socket::Socket;
+use crate::tls::{Handshake, ServerTls};
+use crate::{Body, BoxError, ClientKey, Drain, Limits, Peer, Service};
+
+/// What hyper may hold per connection of unread or unsent bytes; also how much it asks of a read.
+const BUFFER_BYTES: usize = 256 * 1024;
+/// HTTP/2 flow control: what a client may send before the service has read it, per stream and per
+/// connection. 1 MiB keeps a 10 Gbit/s link busy at 1 ms round trip.
+const STREAM_WINDOW: u32 = 1024 * 1024;
+const CONNECTION_WINDOW: u32 = 4 * 1024 * 1024;
+/// HTTP/2 peers that answer no ping are gone; TCP alone would notice after minutes.
+const PING_EVERY: std::time::Duration = std::time::Duration::from_secs(30);
+
+/// What all connections of one listener share.
+pub(crate) struct Shared<S> {
+    pub(crate) service: Arc<S>,
+    pub(crate) tls: Option<ServerTls>,
+    pub(crate) limits: Limits,
+    pub(crate) drain: Drain,
+}
+
+/// Serves `stream` until it ends, by itself or because of a limit or the drain.
+pub(crate) async fn serve<S: Service>(
+    shared: &Arc<Shared<S>>,
+    stream: TcpStream,
+    addr: SocketAddr,
+) {
+    let Ok(local) = stream.local_addr() else {
+        return;
+    };
+    // Answers are written whole, so Nagle's wait for more would only delay them.
+    let _ = stream.set_nodelay(true);
+    let activity = Arc::new(Activity::new());
+    let socket = Socket::new(stream, Arc::clone(&activity));
+    let mut peer = Peer::plain(addr, local);
+    let Some(tls) = &shared.tls else {
+        serve_http1(shared, socket, peer, activity).await;
+        return;
+    };
+    let handshake = tokio::time::timeout(shared.limits.handshake_timeout, tls.accept(socket));
+    let stream = match handshake.await {
+        Ok(Handshake::Done(stream)) => stream,
+        Ok(Handshake::Failed(error)) => {
+            counter!("moat_net_handshakes_failed_total").increment(1);
+            tracing::debug!(peer = %addr, %error, "tls handshake failed");
+            return;
+        }
+        Err(_) => {
+            counter!("moat_net_handshakes_failed_total").increment(1);
+            return;
+        }
+    };
+    activity.request_head_may_begin();
+    let session = stream.get_ref().1;
+    peer.tls = true;
+    peer.client_key = session
+        .peer_certificates()
+        .and_then(|chain| chain.first())
+        .and_then(|certificate| ClientKey::from_certificate(certificate));
+    if session.alpn_protocol() == Some(b"h2") {
+        serve_http2(shared, *stream, peer, activity).await;
+    } else {
+        serve_http1(shared, *stream, peer, activity).await;
+    }
+}
+
+async fn serve_http1<S: Service>(
+    shared: &Arc<Shared<S>>,
+    io: impl tokio::io::AsyncRead + tokio::io::AsyncWrite + Unpin + Send,
+    peer: Peer,
+    activity: Arc<Activity>,
+) {
+    let limits = &shared.limits;
+    let mut builder = http1::Builder::new();
+    builder
+        .max_buf_size(BUFFER_BYTES.max(limits.header_bytes_max))
+        .max_header_size(limits.header_bytes_max)
+        .max_headers(limits.headers_max)
+        // Our own activity check replaces hyper's timer: that one also counts the idle time between
+        // requests, for which we want another limit, and arms a timer for each request.
+        .header_read_timeout(None);
+    let service = service_of(shared, peer, &activity);
+    let connection = builder.serve_connection(TokioIo::new(io), service_fn(service));
+    drive(shared, connection, &activity, false).await;
+}
+
+async fn serve_http2<S: Service>(
+    shared: &Arc<Shared<S>>,
+    io: impl tokio::io::AsyncRead + tokio::io::AsyncWrite + Unpin + Send,
+    peer: Peer,
+    activity: Arc<Activity>,
+) {
+    let limits = &shared.limits;
+    let mut builder = http2::Builder::new(TokioExecutor::new());
+    builder
+        .timer(TokioTimer::new())
+        .max_concurrent_streams(limits.streams_max)
+        .max_header_list_size(u32::try_from(limits.header_bytes_max).unwrap_or(u32::MAX))
+        .initial_stream_window_size(STREAM_WINDOW)
+        .initial_connection_window_size(CONNECTION_WINDOW)
+        .max_send_buf_size(BUFFER_BYTES)
+        .keep_alive_interval(PING_EVERY);
+    let service = service_of(shared, peer, &activity);
+    let connection = builder.serve_connection(TokioIo::new(io), service_fn(service));
+    drive(shared, connection, &activity, true).await;
+}
+
+/// Turns the service into hyper's form, with requests and response frames counted.
+fn service_of<S: Service>(
+    shared: &Arc<Shared<S>>,
+    peer: Peer,
+    activity: &Arc<Activity>,
+) -> impl Fn(Request<Incoming>) -> ServiceFuture + Send + 'static {
+    let (service, peer) = (Arc::clone(&shared.service), Arc::new(peer));
+    let activity = Arc::clone(activity);
+    move |request| {
+        let (service, peer) = (Arc::clone(&service), Arc::clone(&peer));
+        let running = Running::begin(&activity, !request.body().is_end_stream());
+        Box::pin(async move {
+            let response = service.call(&peer, request).await;
+            Ok(response.map(|body| TrackedBody {
+                body,
+                running,
+                frame_given: false,
+            }))
+        })
+    }
+}
+
+type ServiceFuture =
+    Pin<Box<dyn Future<Output = Result<Response<TrackedBody>, Infallible>> + Send>>;
+
+/// A connection of either protocol that can be told to end after what runs.
+trait Graceful: Future<Output = hyper::Result<()>> {
+    fn shut_down(self: Pin<&mut Self>);
+}
+
+impl<I, S, B> Graceful for http1::Connection<I, S>
+where
+    S: hyper::service::HttpService<Incoming, ResBody = B>,
+    S::Error: Into<BoxError>,
+    I: hyper::rt::Read + hyper::rt::Write + Unpin,
+    B: HttpBody + 'static,
+    B::Error: Into<BoxError>,
+{
+    fn shut_down(self: Pin<&mut Self>) {
+        self.graceful_shutdown();
+    }
+}
+
+impl<I, S, B, E> Graceful for http2::Connection<I, S, E>
+where
+    S: hyper::service::HttpService<Incoming, ResBody = B>,
+    S::Error: Into<BoxError>,
+    I: hyper::rt::Read + hyper::rt::Write + Unpin,
+    B: HttpBody + 'static,
+    B::Error: Into<BoxError>,
+    E: hyper::rt::bounds::Http2ServerConnExec<S::Future, B>,
+{
+    fn shut_down(self: Pin<&mut Self>) {
+        self.graceful_shutdown();
+    }
+}
+
+/// Runs a connection to its end, with one timer for all its time limits.
+async fn drive<S>(
+    shared: &Shared<S>,
+    connection: impl Graceful,
+    activity: &Activity,
+    multiplexed: bool,
+) {
+    tokio::pin!(connection);
+    let timer = tokio::time::sleep(shared.limits.header_timeout);
+    tokio::pin!(timer);
+    let drained = shared.drain.started();
+    tokio::pin!(drained);
+    let mut closing = false;
+    loop {
+        tokio::select! {
+            ended = &mut connection => {
+                if let Err(error) = ended {
+                    tracing::debug!(%error, "connection ended");
+                }
+                return;
+            }
+            () = &mut drained, if !closing => {
+                closing = true;
+                connection.as_mut().shut_down();
+            }
+            () = &mut timer => {
+                let wait = match activity.verdict(&shared.limits, multiplexed) {
+                    Verdict::LookAgainIn(wait) => wait,
+                    // Told to end already, and still nothing moves.
+                    Verdict::Idle if closing => return,
+                    Verdict::Idle => {
+                        closing = true;
+                        connection.as_mut().shut_down();
+                        shared.limits.header_timeout
+                    }
+                    Verdict::SlowHead => return cut("slow_head"),
+                    Verdict::Stalled => return cut("stalled"),
+                };
+                timer.as_mut().reset(tokio::time::Instant::now() + wait);
+            }
+        }
+    }
+}
+
+fn cut(reason: &'static str) {
+    counter!("moat_net_connections_cut_total", "reason" => reason).increment(1);
+    tracing::debug!(reason, "cutting a slow connection");
+}
+
+/// Counts one request until its response's body is dropped.
+struct Running(Arc<Activity>);
+
+impl Running {
+    fn begin(activity: &Arc<Activity>, has_body: bool) -> Self {
+        activity.request_begins(has_body);
+        Self(Arc::clone(activity))
+    }
+}
+
+impl Drop for Running {
+    fn drop(&mut self) {
+        self.0.request_ends();
+    }
+}
+
+/// A response body that says whose turn it is: the service's to give, or the peer's to take.
+struct TrackedBody {
+    body: Body,
+    running: Running,
+    frame_given: bool,
+}
+
+impl TrackedBody {
+    fn take_frame(&mut self) {
+        if std::mem::take(&mut self.frame_given) {
+            self.running.0.frame_taken();
+        }
+    }
+}
+
+impl HttpBody for TrackedBody {
+    type Data = Bytes;
+    type Error = BoxError;
+
+    fn poll_frame(
+        mut self: Pin<&mut Self>,
+        cx: &mut Context<'_>,
+    ) -> Poll<Option<Result<Frame<Bytes>, BoxError>>> {
+        self.take_frame();
+        let frame = ready!(Pin::new(&mut self.body).poll_frame(cx));
+        match &frame {
+            Some(Ok(_)) => {
+                self.frame_given = true;
+                self.running.0.frame_given();
+            }
+            Some(Err(error)) => tracing::warn!(%error, "response cut"),
+            None => {}
+        }
+        Poll::Ready(frame)
+    }
+
+    fn is_end_stream(&self) -> bool {
+        self.body.is_end_stream()
+    }
+
+    fn size_hint(&self) -> SizeHint {
+        self.body.size_hint()
+    }
+}
+
+impl Drop for TrackedBody {
+    fn drop(&mut self) {
+        self.take_frame();
+    }
+}
