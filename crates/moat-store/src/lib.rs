@@ -1,1 +1,22 @@
-//! S3 object store: buckets, objects, multipart, conditions.
+//! S3 object store: buckets, objects, multipart uploads, conditions.
+//!
+//! Knows nothing about listeners' certificates, files or the key manager's wire: metadata, blobs
+//! and epoch keys come in through their traits. `docs/design/0002-metadata.md` draws the rows.
+
+mod batch;
+mod buckets;
+mod collector;
+mod copy;
+mod envelope;
+mod epochs;
+mod error;
+mod list;
+mod multipart;
+mod objects;
+mod payload;
+mod rows;
+mod sink;
+mod source;
+mod store;
+
+pub use store::{OpenError, Parts, Settings, Store};
