@@ -130,9 +130,9 @@ impl HttpBody for Body {
 pub struct IdleTimeoutBody<B> {
     body: B,
     timeout: Duration,
-    // One timer for all frames: it is armed when the first wait begins and pushed back, never
-    // re-created, when frames arrive.
-    sleep: Pin<Box<Sleep>>,
+    // One timer for all frames, made when the first wait begins (most bodies never wait) and pushed
+    // back when the next one does.
+    sleep: Option<Pin<Box<Sleep>>>,
     waiting: bool,
 }
 
@@ -143,11 +143,11 @@ pub struct BodyIdle(pub Duration);
 
 impl<B> IdleTimeoutBody<B> {
     /// Wraps `body`; each frame may take up to `timeout`.
-    pub fn new(body: B, timeout: Duration) -> Self {
+    pub const fn new(body: B, timeout: Duration) -> Self {
         Self {
             body,
             timeout,
-            sleep: Box::pin(tokio::time::sleep(timeout)),
+            sleep: None,
             waiting: false,
         }
     }
@@ -170,11 +170,19 @@ where
             this.waiting = false;
             return Poll::Ready(frame.map(|frame| frame.map_err(Into::into)));
         }
-        if !this.waiting {
-            this.waiting = true;
-            this.sleep.as_mut().reset(Instant::now() + this.timeout);
-        }
-        ready!(this.sleep.as_mut().poll(cx));
+        let sleep = match &mut this.sleep {
+            Some(sleep) => {
+                if !this.waiting {
+                    sleep.as_mut().reset(Instant::now() + this.timeout);
+                }
+                sleep
+            }
+            None => this
+                .sleep
+                .insert(Box::pin(tokio::time::sleep(this.timeout))),
+        };
+        this.waiting = true;
+        ready!(sleep.as_mut().poll(cx));
         Poll::Ready(Some(Err(BodyIdle(this.timeout).into())))
     }
 

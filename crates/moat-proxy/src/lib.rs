@@ -1,1 +1,30 @@
-//! Load balancer in front of S3 endpoints.
+//! Load balancer in front of S3 endpoints, in its transparent mode: bytes pass as they are.
+//!
+//! Host, path, query, headers and body reach the upstream as the client sent and signed them; only
+//! hop-by-hop headers are removed and `X-Forwarded-*` set. Each request goes to the endpoint with
+//! the fewest requests in flight ([`balance`]); endpoints are probed ([`health`]) and set aside after
+//! failures of their own; a request is tried elsewhere only when no endpoint can have acted on it.
+//!
+//! The two rules for plain listeners live here because the proxy owns those listeners: customer keys
+//! (SSE-C) are refused before a byte goes upstream, and HEAD answers lose the KMS key id, which is
+//! what lets SDK v1 clients rename on an http endpoint.
+//!
+//! Knows nothing about credentials and signatures, holds no body, and keeps no state on disk.
+
+pub mod balance;
+pub mod config;
+pub mod health;
+
+mod answer;
+mod body;
+mod error;
+mod exchange;
+mod expect;
+mod headers;
+mod observe;
+mod plain;
+mod proxy;
+
+pub use config::{Config, HealthConfig, Upstream};
+pub use error::Error;
+pub use proxy::Proxy;

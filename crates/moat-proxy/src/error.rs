@@ -1,0 +1,26 @@
+//! Why a proxy could not be set up.
+
+/// A configuration that no proxy can run with.
+#[derive(Debug, thiserror::Error)]
+#[non_exhaustive]
+pub enum Error {
+    /// No upstream was given.
+    #[error(
+        "the proxy has no upstream: give at least one endpoint, as in https://store.example:9000"
+    )]
+    NoUpstreams,
+    /// One upstream was given twice: it would get two shares of the load.
+    #[error("the upstream {0} is given twice")]
+    DuplicateUpstream(String),
+    /// An https upstream without anything to trust it by.
+    #[error(
+        "the upstream {0} is https, but no trusted CAs are set: give a CA file or use the system's"
+    )]
+    NoTls(String),
+    /// The path of the health check.
+    #[error("the health path {0:?} must begin with / and hold no spaces")]
+    HealthPath(String),
+    /// A URL that is not an endpoint.
+    #[error(transparent)]
+    Endpoint(#[from] moat_net::Error),
+}
