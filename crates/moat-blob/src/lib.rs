@@ -3,11 +3,15 @@
 //! Knows nothing about encryption or S3: blobs are bytes under a random id. One contract suite
 //! (`moat_testkit::blob_contract`) holds for every engine.
 
+mod disk;
+
 use std::future::Future;
 use std::ops::Range;
 
 use bytes::Bytes;
 use moat_types::BlobId;
+
+pub use disk::{Disk, DiskReader, DiskWriter};
 
 /// What went wrong in an engine.
 #[derive(Debug, thiserror::Error)]
