@@ -1,1 +1,27 @@
-//! Key manager: keys, policies, audit, its wire fronts.
+//! The key manager: enclaves, keys, identities, policies and an audit, behind wire fronts.
+//!
+//! State lives in any [`moat_meta::MetaStore`], every row sealed under the key of its enclave, and
+//! those under the HSM key. Knows nothing about objects or blobs: a store is an identity like any
+//! other, and what it gets are leases of epoch keys.
+
+pub mod audit;
+mod codec;
+mod core;
+mod envelope;
+mod error;
+mod hsm;
+mod policy;
+mod rows;
+mod seal;
+mod state;
+
+pub use crate::core::{
+    CONTEXT_BYTES_MAX, Caller, Core, CoreConfig, DATA_KEY_BYTES, DATA_KEY_BYTES_MAX, DataKey,
+    Decrypted, EnclaveInfo, Encrypted, EpochGrant, IdentityInfo, KEY_VERSIONS_MAX, KeyInfo,
+    KeyVersionInfo, ListQuery, OpenedEpoch, PLAINTEXT_BYTES_MAX, Page, PolicyInfo,
+};
+pub use envelope::{OVERHEAD_BYTES, ciphertext_version};
+pub use error::{DenyReason, Error, OpenError};
+pub use hsm::{Hsm, HsmError, HsmKey};
+pub use policy::{Command, PATTERNS_MAX, Policy, PolicyError, Verdict};
+pub use rows::{Algorithm, Origin, Scope};

@@ -1,0 +1,352 @@
+//! The bodies of the native REST/JSON API, shared by server and client.
+//!
+//! Binary values are base64 (standard alphabet, padded). Secret ones are of a type that prints
+//! `REDACTED` and is zeroized. Unknown members of a request are refused; unknown members of an
+//! answer are ignored, so that an older client reads a newer server.
+
+use std::collections::BTreeMap;
+use std::fmt;
+
+use base64::Engine;
+use base64::engine::general_purpose::STANDARD;
+use moat_types::SecretBytes;
+use serde::{Deserialize, Deserializer, Serialize, Serializer};
+use zeroize::Zeroizing;
+
+use crate::{Identity, Privilege};
+
+/// Bytes that are base64 on the wire.
+#[derive(Clone, PartialEq, Eq, Default)]
+pub struct Base64(pub Vec<u8>);
+
+impl fmt::Debug for Base64 {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "Base64({} bytes)", self.0.len())
+    }
+}
+
+impl Serialize for Base64 {
+    fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+        serializer.serialize_str(&STANDARD.encode(&self.0))
+    }
+}
+
+impl<'de> Deserialize<'de> for Base64 {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        deserializer.deserialize_str(Base64Visitor).map(Self)
+    }
+}
+
+/// Secret bytes that are base64 on the wire.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub struct SecretBase64(pub SecretBytes);
+
+impl Serialize for SecretBase64 {
+    fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+        let text = Zeroizing::new(STANDARD.encode(self.0.expose()));
+        serializer.serialize_str(&text)
+    }
+}
+
+impl<'de> Deserialize<'de> for SecretBase64 {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        let bytes = deserializer.deserialize_str(Base64Visitor)?;
+        Ok(Self(SecretBytes::new(bytes)))
+    }
+}
+
+struct Base64Visitor;
+
+impl serde::de::Visitor<'_> for Base64Visitor {
+    type Value = Vec<u8>;
+
+    fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("base64 text")
+    }
+
+    fn visit_str<E: serde::de::Error>(self, text: &str) -> Result<Vec<u8>, E> {
+        // The decoder's own message names the offending byte, which may be one of a secret.
+        STANDARD
+            .decode(text)
+            .map_err(|_| E::custom("malformed base64"))
+    }
+}
+
+/// One page of a listing.
+#[derive(Clone, PartialEq, Eq, Debug, Serialize, Deserialize)]
+pub struct Listing<T> {
+    /// The items, in order of their names.
+    pub items: Vec<T>,
+    /// The `from` of the next page (the first name that may stand on it); none on the last page.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub next: Option<String>,
+}
+
+/// What `GET /version` says. The members are those that the MinKMS clients know, and no others,
+/// because they refuse unknown ones.
+#[derive(Clone, PartialEq, Eq, Debug, Serialize, Deserialize)]
+pub struct Version {
+    /// The release.
+    pub version: String,
+    /// The commit that it was built from, if known.
+    pub commit: String,
+    /// The API: `v1`.
+    pub api_version: String,
+    /// The address that this node listens on.
+    pub host: String,
+}
+
+/// Asks for a new enclave.
+#[derive(Clone, PartialEq, Eq, Debug, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct CreateEnclave {
+    /// Its name.
+    pub name: String,
+}
+
+/// An enclave.
+#[derive(Clone, PartialEq, Eq, Debug, Serialize, Deserialize)]
+pub struct EnclaveInfo {
+    /// Its name.
+    pub name: String,
+    /// When it was made (RFC 3339).
+    pub created_at: String,
+    /// Who made it; empty if the server itself did.
+    pub created_by: String,
+}
+
+/// Asks for a new key.
+#[derive(Clone, PartialEq, Eq, Debug, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct CreateKey {
+    /// Its name.
+    pub name: String,
+}
+
+/// A key; never its material.
+#[derive(Clone, PartialEq, Eq, Debug, Serialize, Deserialize)]
+pub struct KeyInfo {
+    /// Its name.
+    pub name: String,
+    /// Whether it may be used.
+    pub enabled: bool,
+    /// The latest version: the one that new wraps use.
+    pub version: u32,
+    /// The algorithm of the latest version.
+    pub algorithm: String,
+    /// When the key was made (RFC 3339).
+    pub created_at: String,
+    /// Who made it; empty if the server itself did.
+    pub created_by: String,
+    /// When it was disabled (RFC 3339), if it is.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub disabled_at: Option<String>,
+    /// Who disabled it, if it is disabled.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub disabled_by: Option<String>,
+}
+
+/// One version of a key.
+#[derive(Clone, PartialEq, Eq, Debug, Serialize, Deserialize)]
+pub struct KeyVersionInfo {
+    /// Its number, from 1.
+    pub version: u32,
+    /// Its algorithm.
+    pub algorithm: String,
+    /// When it was made (RFC 3339).
+    pub created_at: String,
+    /// Who made it.
+    pub created_by: String,
+}
+
+/// Asks for a data key: random bytes, and the same bytes wrapped under the KMS key.
+#[derive(Clone, PartialEq, Eq, Debug, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct GenerateDataKey {
+    /// Associated data that must be given again to decrypt.
+    #[serde(default)]
+    pub context: Base64,
+    /// Length in bytes; 32 if it is left out.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub length: Option<u32>,
+}
+
+/// A data key.
+#[derive(Clone, PartialEq, Eq, Debug, Serialize, Deserialize)]
+pub struct DataKey {
+    /// The version that wrapped it.
+    pub version: u32,
+    /// The key itself.
+    pub plaintext: SecretBase64,
+    /// Its wrapped form.
+    pub ciphertext: Base64,
+}
+
+/// Asks to encrypt a small secret.
+#[derive(Clone, PartialEq, Eq, Debug, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Encrypt {
+    /// What to encrypt.
+    pub plaintext: SecretBase64,
+    /// Associated data that must be given again to decrypt.
+    #[serde(default)]
+    pub context: Base64,
+}
+
+/// What was encrypted.
+#[derive(Clone, PartialEq, Eq, Debug, Serialize, Deserialize)]
+pub struct Ciphertext {
+    /// The version that was used.
+    pub version: u32,
+    /// Opaque; it names its key version itself.
+    pub ciphertext: Base64,
+}
+
+/// Asks to decrypt.
+#[derive(Clone, PartialEq, Eq, Debug, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Decrypt {
+    /// What `generate` or `encrypt` answered.
+    pub ciphertext: Base64,
+    /// The associated data that was given then.
+    #[serde(default)]
+    pub context: Base64,
+}
+
+/// What was decrypted.
+#[derive(Clone, PartialEq, Eq, Debug, Serialize, Deserialize)]
+pub struct Plaintext {
+    /// The version that it was encrypted under.
+    pub version: u32,
+    /// The secret.
+    pub plaintext: SecretBase64,
+}
+
+/// Asks for a new epoch key.
+#[derive(Clone, PartialEq, Eq, Debug, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct GenerateEpoch {
+    /// The bucket that it is for.
+    pub bucket: String,
+    /// The id that the store drew for the epoch: 32 hex digits.
+    pub epoch: String,
+}
+
+/// Asks to open a wrapped epoch key.
+#[derive(Clone, PartialEq, Eq, Debug, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct OpenEpoch {
+    /// The bucket that it is for.
+    pub bucket: String,
+    /// The epoch: 32 hex digits.
+    pub epoch: String,
+    /// The wrapped form that `generate` answered.
+    pub wrapped: Base64,
+}
+
+/// A leased epoch key.
+#[derive(Clone, PartialEq, Eq, Debug, Serialize, Deserialize)]
+pub struct EpochLease {
+    /// The key version that wraps it.
+    pub version: u32,
+    /// The wrapped form; only in the answer to `generate`.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub wrapped: Option<Base64>,
+    /// The epoch key: 32 bytes.
+    pub key: SecretBase64,
+    /// For how long it may be used without asking again.
+    pub lease_ttl_ms: u64,
+}
+
+/// Makes an identity known.
+#[derive(Clone, PartialEq, Eq, Debug, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct CreateIdentity {
+    /// The identity.
+    pub identity: Identity,
+    /// Its privilege; `User` if it is left out.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub privilege: Option<Privilege>,
+    /// The policy that a user gets.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub policy: Option<String>,
+}
+
+/// An identity that is known.
+#[derive(Clone, PartialEq, Eq, Debug, Serialize, Deserialize)]
+pub struct IdentityInfo {
+    /// The identity.
+    pub identity: Identity,
+    /// Its privilege.
+    pub privilege: Privilege,
+    /// The policy that it has.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub policy: Option<String>,
+    /// When it was made known (RFC 3339).
+    pub created_at: String,
+    /// Who did that.
+    pub created_by: String,
+}
+
+/// Gives an identity a policy, in place of the one it has.
+#[derive(Clone, PartialEq, Eq, Debug, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct AssignPolicy {
+    /// The policy; none takes it away.
+    pub policy: Option<String>,
+}
+
+/// Name patterns of one rule: a single pattern, several, or an object with patterns as members.
+/// A pattern is a name, a beginning of names that ends in `*`, or `*` alone.
+#[derive(Clone, PartialEq, Eq, Debug, Serialize, Deserialize)]
+#[serde(untagged)]
+pub enum Patterns {
+    /// One pattern.
+    One(String),
+    /// Several.
+    Many(Vec<String>),
+    /// The form of the wire: patterns as members, values without meaning.
+    Map(BTreeMap<String, serde_json::Value>),
+}
+
+impl Patterns {
+    /// The patterns.
+    pub fn iter(&self) -> impl Iterator<Item = &str> {
+        let (one, many, map) = match self {
+            Self::One(pattern) => (Some(pattern), None, None),
+            Self::Many(patterns) => (None, Some(patterns), None),
+            Self::Map(patterns) => (None, None, Some(patterns)),
+        };
+        one.into_iter()
+            .chain(many.into_iter().flatten())
+            .chain(map.into_iter().flat_map(BTreeMap::keys))
+            .map(String::as_str)
+    }
+}
+
+/// A policy: which commands on which names. What `deny` names is refused whatever `allow` says;
+/// what neither names is refused.
+#[derive(Clone, PartialEq, Eq, Debug, Default, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct PolicyDocument {
+    /// Command, such as `KEY:GENERATE`, to name patterns.
+    #[serde(default)]
+    pub allow: BTreeMap<String, Patterns>,
+    /// The same; wins over `allow`.
+    #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
+    pub deny: BTreeMap<String, Patterns>,
+}
+
+/// A policy and where it comes from.
+#[derive(Clone, PartialEq, Eq, Debug, Serialize, Deserialize)]
+pub struct PolicyInfo {
+    /// Its name.
+    pub name: String,
+    /// When it was written (RFC 3339).
+    pub created_at: String,
+    /// Who wrote it.
+    pub created_by: String,
+    /// Its rules; left out in listings.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub policy: Option<PolicyDocument>,
+}

@@ -1,0 +1,159 @@
+//! Finding the place to go on from in an audit folder, after a clean end or a crash.
+
+use std::fs;
+use std::path::{Path, PathBuf};
+
+use moat_types::Clock;
+
+use super::line::{self, Head, LineKind, LineProblem};
+use super::verify::Located;
+use super::{Anchor, AuditConfig, AuditError, CheckpointSigner, files};
+
+/// Where the writer goes on.
+pub(super) struct Place {
+    /// The file to append to and its length; `None` if a first file has to be begun.
+    pub(super) file: Option<(PathBuf, u64)>,
+    pub(super) head: Head,
+    /// What to note first.
+    pub(super) notes: Vec<String>,
+}
+
+/// Reads the last file, checks it from its last checkpoint on, and sets a torn end aside.
+pub(super) fn open(
+    config: &AuditConfig,
+    signer: &CheckpointSigner,
+    clock: &dyn Clock,
+    anchor: Option<Anchor>,
+) -> Result<Place, AuditError> {
+    let folder = &config.folder;
+    fs::create_dir_all(folder).map_err(|e| AuditError::io(folder, e))?;
+    let mut notes = Vec::new();
+    let mut files = files::list(folder).map_err(|e| AuditError::io(folder, e))?;
+    while let Some(path) = files.pop() {
+        let mut bytes = fs::read(&path).map_err(|e| AuditError::io(&path, e))?;
+        if let Some(note) = set_torn_end_aside(&path, &mut bytes, clock)? {
+            notes.push(note);
+        }
+        if bytes.is_empty() {
+            // A file that a crash kept from getting its first line.
+            fs::remove_file(&path).map_err(|e| AuditError::io(&path, e))?;
+            continue;
+        }
+        let (head, checkpoint) = check_from_last_checkpoint(&path, &bytes, signer)?;
+        check_anchor(&path, head, checkpoint, anchor)?;
+        notes.push("the audit was opened".into());
+        return Ok(Place {
+            file: Some((path, bytes.len() as u64)),
+            head,
+            notes,
+        });
+    }
+    notes.push("the audit begins".into());
+    if let Some(anchor) = anchor {
+        let hash = hex::encode(anchor.hash);
+        notes.push(format!(
+            "an earlier chain, which is not in this folder, had a checkpoint at line {} with hash {hash}",
+            anchor.seq
+        ));
+    }
+    Ok(Place {
+        file: None,
+        head: Head::START,
+        notes,
+    })
+}
+
+/// Cuts an end without a line end off `bytes` and the file, and keeps it in a file beside.
+fn set_torn_end_aside(
+    path: &Path,
+    bytes: &mut Vec<u8>,
+    clock: &dyn Clock,
+) -> Result<Option<String>, AuditError> {
+    let whole = bytes
+        .iter()
+        .rposition(|b| *b == b'\n')
+        .map_or(0, |at| at + 1);
+    if whole == bytes.len() {
+        return Ok(None);
+    }
+    let torn = bytes.split_off(whole);
+    let mut aside = path.to_owned();
+    aside.set_extension(format!("torn-{}", clock.now().0));
+    fs::write(&aside, &torn).map_err(|e| AuditError::io(&aside, e))?;
+    let mut file = files::open_append(path).map_err(|e| AuditError::io(path, e))?;
+    file.truncate(whole as u64)
+        .and_then(|()| file.sync())
+        .map_err(|e| AuditError::io(path, e))?;
+    let name = aside.file_name().unwrap_or_default().to_string_lossy();
+    Ok(Some(format!(
+        "a torn line of {} bytes at the end was set aside in {name}",
+        torn.len()
+    )))
+}
+
+fn check_from_last_checkpoint(
+    path: &Path,
+    bytes: &[u8],
+    signer: &CheckpointSigner,
+) -> Result<(Head, Anchor), AuditError> {
+    let damaged = |line: u64, problem: LineProblem| AuditError::Damaged {
+        problem: Located {
+            file: path.to_owned(),
+            line,
+            problem,
+        },
+    };
+    let lines: Vec<&[u8]> = bytes[..bytes.len() - 1].split(|b| *b == b'\n').collect();
+    let is_checkpoint = |text: &[u8]| {
+        line::read_line(text).is_ok_and(|(line, _)| line.kind == LineKind::Checkpoint)
+    };
+    let number = |at: usize| at as u64 + 1;
+    let at = lines
+        .iter()
+        .rposition(|text| is_checkpoint(text))
+        .ok_or_else(|| damaged(1, LineProblem::Malformed))?;
+    let (first, hash) = line::read_line(lines[at]).map_err(|p| damaged(number(at), p))?;
+    let mut prev = line::GENESIS;
+    hex::decode_to_slice(&first.prev, &mut prev)
+        .map_err(|_| damaged(number(at), LineProblem::Malformed))?;
+    line::check_signature(&first, &prev, Some(&signer.public_key()))
+        .map_err(|p| damaged(number(at), p))?;
+    let checkpoint = Anchor {
+        seq: first.seq,
+        hash,
+    };
+    let mut head = Head {
+        seq: first.seq,
+        hash,
+    };
+    for (index, text) in lines.iter().enumerate().skip(at + 1) {
+        head.follow(text).map_err(|p| damaged(number(index), p))?;
+    }
+    Ok((head, checkpoint))
+}
+
+fn check_anchor(
+    path: &Path,
+    head: Head,
+    checkpoint: Anchor,
+    anchor: Option<Anchor>,
+) -> Result<(), AuditError> {
+    let Some(anchor) = anchor else { return Ok(()) };
+    let problem = if checkpoint.seq < anchor.seq {
+        LineProblem::Truncated {
+            expected: anchor.seq,
+            found: head.seq,
+        }
+    } else if checkpoint.seq == anchor.seq && checkpoint.hash != anchor.hash {
+        LineProblem::Replaced { seq: anchor.seq }
+    } else {
+        return Ok(());
+    };
+    Err(AuditError::Damaged {
+        problem: Located {
+            file: path.to_owned(),
+            line: 0,
+            problem,
+        },
+    })
+}

@@ -1,0 +1,322 @@
+//! The thread that writes the audit: takes what waits, writes it with one call, syncs once.
+
+use std::path::PathBuf;
+use std::sync::{Arc, mpsc};
+use std::time::{Duration, Instant};
+
+use moat_types::Clock;
+use tokio::sync::{OwnedSemaphorePermit, oneshot, watch};
+
+use super::files::{self, LogFile, OpenFile};
+use super::line::{AuditLine, Head, LineKind};
+use super::open::Place;
+use super::{Anchor, AuditConfig, AuditError, CheckpointSigner};
+
+pub(super) type Done = oneshot::Sender<Result<(), AuditError>>;
+
+pub(super) enum Message {
+    Line {
+        line: Box<AuditLine>,
+        done: Option<Done>,
+        /// Given back when the line is written.
+        _room: OwnedSemaphorePermit,
+    },
+    Close {
+        done: Done,
+    },
+}
+
+/// Lines of one batch: enough for every caller that can wait at once, small enough to sync soon.
+const BATCH_LINES_MAX: usize = 1024;
+/// Lines that nobody waits for are durable after this time at the latest.
+const SYNC_INTERVAL: Duration = Duration::from_secs(1);
+
+pub(super) struct Writer {
+    config: AuditConfig,
+    signer: CheckpointSigner,
+    clock: Arc<dyn Clock>,
+    open_file: OpenFile,
+    anchors: watch::Sender<Option<Anchor>>,
+    path: PathBuf,
+    file: Box<dyn LogFile>,
+    /// Bytes of the file that are known to be whole lines of the chain.
+    len: u64,
+    head: Head,
+    /// Lines since the last checkpoint, and when the first of them was written.
+    unsigned: u64,
+    unsigned_since: Option<Instant>,
+    /// When the first line that is not synced was written.
+    unsynced_since: Option<Instant>,
+    /// Lines that nobody waited for and that could not be written.
+    lost: u64,
+    poisoned: bool,
+}
+
+impl Writer {
+    pub(super) fn new(
+        config: AuditConfig,
+        signer: CheckpointSigner,
+        clock: Arc<dyn Clock>,
+        open_file: OpenFile,
+        anchors: watch::Sender<Option<Anchor>>,
+        place: Place,
+    ) -> Result<Self, AuditError> {
+        let (path, len) = place
+            .file
+            .unwrap_or_else(|| (files::path_of(&config.folder, 1), 0));
+        let file = open_file(&path).map_err(|e| AuditError::io(&path, e))?;
+        let mut writer = Self {
+            config,
+            signer,
+            clock,
+            open_file,
+            anchors,
+            path,
+            file,
+            len,
+            head: place.head,
+            unsigned: 0,
+            unsigned_since: None,
+            unsynced_since: None,
+            lost: 0,
+            poisoned: false,
+        };
+        let notes = place.notes.into_iter().map(|text| writer.note_line(text));
+        let notes: Vec<AuditLine> = notes.collect();
+        // Every file begins with a checkpoint, and so does every opening: from here on the log is
+        // known to have been continued by the holder of the key.
+        let first = len == 0;
+        writer.write(Vec::new(), first, false)?;
+        writer.write(notes, !first, true)?;
+        files::sync_folder(&writer.config.folder)
+            .map_err(|e| AuditError::io(&writer.config.folder, e))?;
+        Ok(writer)
+    }
+
+    /// Serves messages until the log is closed or no one can send any more.
+    pub(super) fn run(&mut self, messages: &mpsc::Receiver<Message>) {
+        loop {
+            match messages.recv_timeout(self.patience()) {
+                Ok(first) => {
+                    if let Some(closing) = self.serve(first, messages) {
+                        let result = self.finish();
+                        let _ = closing.send(result);
+                        return;
+                    }
+                }
+                Err(mpsc::RecvTimeoutError::Timeout) => self.tend(),
+                Err(mpsc::RecvTimeoutError::Disconnected) => {
+                    if let Err(e) = self.finish() {
+                        tracing::error!(error = %e, "the audit could not be closed");
+                    }
+                    return;
+                }
+            }
+        }
+    }
+
+    /// Writes one batch. Returns whom to tell if the log is to be closed behind it.
+    fn serve(&mut self, first: Message, messages: &mpsc::Receiver<Message>) -> Option<Done> {
+        let (mut lines, mut waiting, mut rooms) = (Vec::new(), Vec::new(), Vec::new());
+        let mut unwaited = 0;
+        let mut closing = None;
+        let mut next = Some(first);
+        while let Some(message) = next {
+            match message {
+                Message::Line { line, done, _room } => {
+                    lines.push(*line);
+                    rooms.push(_room);
+                    match done {
+                        Some(done) => waiting.push(done),
+                        None => unwaited += 1,
+                    }
+                }
+                Message::Close { done } => {
+                    closing = Some(done);
+                    break;
+                }
+            }
+            next = (lines.len() < BATCH_LINES_MAX)
+                .then(|| messages.try_recv().ok())
+                .flatten();
+        }
+        let result = self.write_batch(lines, !waiting.is_empty());
+        if let Err(e) = &result {
+            self.lost += unwaited;
+            tracing::error!(error = %e, "audit lines could not be written");
+        }
+        for done in waiting {
+            // A caller that is gone does not need the answer.
+            let _ = done.send(result.clone());
+        }
+        closing
+    }
+
+    fn write_batch(&mut self, mut lines: Vec<AuditLine>, sync: bool) -> Result<(), AuditError> {
+        if lines.is_empty() {
+            return Ok(());
+        }
+        metrics::histogram!("moat_kms_audit_batch_lines").record(lines.len() as f64);
+        let lost = self.lost;
+        if lost > 0 {
+            lines.insert(
+                0,
+                self.note_line(format!("{lost} lines before this one could not be written")),
+            );
+        }
+        let due = self.unsigned + lines.len() as u64 >= self.config.checkpoint_lines;
+        self.write(lines, due, sync)?;
+        self.lost -= lost;
+        self.rotate_if_large();
+        Ok(())
+    }
+
+    /// Appends lines, and a checkpoint behind them if it is due. Nothing of it counts, and nothing
+    /// is left in the file, unless all of it was written.
+    fn write(
+        &mut self,
+        lines: Vec<AuditLine>,
+        checkpoint: bool,
+        sync: bool,
+    ) -> Result<(), AuditError> {
+        if self.poisoned {
+            return Err(AuditError::Poisoned);
+        }
+        let count = lines.len() as u64;
+        let mut head = self.head;
+        let mut text = Vec::with_capacity(lines.len() * 640);
+        for line in lines {
+            head.append(line, &mut text);
+        }
+        if checkpoint {
+            head.append(self.signer.checkpoint(&head, self.clock.now()), &mut text);
+        }
+        if let Err(e) = self.file.append(&text) {
+            // What was half written must go, or the next line would follow a torn one.
+            if self.file.truncate(self.len).is_err() {
+                self.poisoned = true;
+            }
+            return Err(AuditError::io(&self.path, e));
+        }
+        let now = Instant::now();
+        if sync || checkpoint {
+            self.sync()?;
+        } else {
+            self.unsynced_since.get_or_insert(now);
+        }
+        self.head = head;
+        self.len += text.len() as u64;
+        if checkpoint {
+            self.unsigned = 0;
+            self.unsigned_since = None;
+            self.anchors.send_replace(Some(Anchor {
+                seq: head.seq,
+                hash: head.hash,
+            }));
+        } else if count > 0 {
+            self.unsigned += count;
+            self.unsigned_since.get_or_insert(now);
+        }
+        Ok(())
+    }
+
+    fn sync(&mut self) -> Result<(), AuditError> {
+        if let Err(e) = self.file.sync() {
+            // After a failed sync the system may have dropped what was written, and a second sync
+            // would not say so.
+            tracing::error!(error = %e, file = %self.path.display(), "the audit could not be synced");
+            self.poisoned = true;
+            return Err(AuditError::Poisoned);
+        }
+        self.unsynced_since = None;
+        Ok(())
+    }
+
+    /// Begins a new file when this one is large. If that fails the old one is used on: an audit
+    /// in one file too large is better than none.
+    fn rotate_if_large(&mut self) {
+        if self.len < self.config.file_bytes_max {
+            return;
+        }
+        if let Err(e) = self.rotate() {
+            tracing::warn!(error = %e, "no new audit file could be begun");
+        }
+    }
+
+    fn rotate(&mut self) -> Result<(), AuditError> {
+        // What the new file's first line vouches for must not be lost when that line is not.
+        self.sync()?;
+        let path = files::path_of(&self.config.folder, self.head.seq + 1);
+        let io = |e| AuditError::io(&path, e);
+        let mut head = self.head;
+        let mut text = Vec::new();
+        head.append(self.signer.checkpoint(&head, self.clock.now()), &mut text);
+        let mut file = (self.open_file)(&path).map_err(io)?;
+        let begun = file
+            .truncate(0)
+            .and_then(|()| file.append(&text))
+            .and_then(|()| file.sync())
+            .and_then(|()| files::sync_folder(&self.config.folder));
+        if let Err(e) = begun {
+            // Left behind, it would stand for a line that the old file is going to have.
+            if std::fs::remove_file(&path).is_err() {
+                self.poisoned = true;
+            }
+            return Err(io(e));
+        }
+        self.file = file;
+        self.len = text.len() as u64;
+        self.path = path;
+        self.head = head;
+        self.unsigned = 0;
+        self.unsigned_since = None;
+        self.anchors.send_replace(Some(Anchor {
+            seq: head.seq,
+            hash: head.hash,
+        }));
+        Ok(())
+    }
+
+    /// How long to wait for the next message.
+    fn patience(&self) -> Duration {
+        /// With nothing to do the thread still wakes now and then, which costs nothing.
+        const IDLE: Duration = Duration::from_secs(3600);
+        let until = |since: Option<Instant>, interval: Duration| {
+            since.map_or(IDLE, |since| interval.saturating_sub(since.elapsed()))
+        };
+        if self.poisoned {
+            return IDLE;
+        }
+        until(self.unsynced_since, SYNC_INTERVAL)
+            .min(until(self.unsigned_since, self.config.checkpoint_interval))
+    }
+
+    /// Does what time asks for: a sync, a checkpoint.
+    fn tend(&mut self) {
+        let due = |since: Option<Instant>, interval| since.is_some_and(|s| s.elapsed() >= interval);
+        let result = if due(self.unsigned_since, self.config.checkpoint_interval) {
+            // Tried again after a whole interval if it fails.
+            self.unsigned_since = Some(Instant::now());
+            self.write(Vec::new(), true, true)
+        } else if due(self.unsynced_since, SYNC_INTERVAL) {
+            self.sync()
+        } else {
+            Ok(())
+        };
+        if let Err(e) = result {
+            tracing::error!(error = %e, "the audit could not be tended");
+        }
+    }
+
+    fn finish(&mut self) -> Result<(), AuditError> {
+        let note = self.note_line("the audit was closed".into());
+        self.write(vec![note], true, true)
+    }
+
+    fn note_line(&self, text: String) -> AuditLine {
+        let mut line = AuditLine::empty(LineKind::Note);
+        line.time = self.clock.now().to_timestamp().to_string();
+        line.note = Some(text);
+        line
+    }
+}

@@ -1,0 +1,118 @@
+//! Leases of epoch keys: what a store asks for once per bucket, KMS key and epoch.
+
+use std::time::Duration;
+
+use moat_meta::MetaStore;
+use moat_types::{BucketName, EnclaveName, EpochId, KeyName, KeyVersion, SecretBytes};
+
+use super::keys::unwrap;
+use super::{Caller, Core};
+use crate::envelope::Purpose;
+use crate::error::Error;
+use crate::policy::Command;
+use crate::rows::Scope;
+
+/// A new epoch key, leased.
+#[derive(Clone, Debug)]
+pub struct EpochGrant {
+    /// The version that wraps it.
+    pub version: KeyVersion,
+    /// The wrapped form, which the store keeps.
+    pub wrapped: Vec<u8>,
+    /// The epoch key.
+    pub key: SecretBytes,
+    /// For how long it may be used without asking again.
+    pub lease_ttl: Duration,
+}
+
+/// An epoch key, leased again.
+#[derive(Clone, Debug)]
+pub struct OpenedEpoch {
+    /// The version that wraps it.
+    pub version: KeyVersion,
+    /// The epoch key.
+    pub key: SecretBytes,
+    /// For how long it may be used without asking again.
+    pub lease_ttl: Duration,
+}
+
+const EPOCH_KEY_BYTES: usize = 32;
+
+impl<M: MetaStore> Core<M> {
+    /// Makes an epoch key for a bucket, wraps it under the latest version of the KMS key and
+    /// leases it.
+    ///
+    /// # Errors
+    /// `Error::KeyNotFound`, `Error::KeyDisabled`, `Error::Denied`.
+    pub async fn generate_epoch(
+        &self,
+        caller: &Caller,
+        enclave: &EnclaveName,
+        name: &KeyName,
+        bucket: &BucketName,
+        epoch: EpochId,
+    ) -> Result<EpochGrant, Error> {
+        let (scope, command) = (Scope::Enclave(enclave.clone()), Command::EpochGenerate);
+        let purpose = Purpose::Epoch { bucket, epoch };
+        let mut trail = self
+            .trail(caller, &scope, command)
+            .key(name)
+            .context(&purpose.context())
+            .lease(bucket, epoch);
+        let result = async {
+            let row = self
+                .usable_key(caller, &scope, enclave, name, command)
+                .await?;
+            let version = row.latest();
+            trail.version(version.number);
+            let mut key = vec![0; EPOCH_KEY_BYTES];
+            self.state.random.fill(&mut key);
+            let key = SecretBytes::new(key);
+            Ok(EpochGrant {
+                version: version.number,
+                wrapped: self.wrap(version, enclave, name, purpose, &key),
+                key,
+                lease_ttl: self.lease_ttl,
+            })
+        }
+        .await;
+        trail.committed(result).await
+    }
+
+    /// Opens a wrapped epoch key and leases it.
+    ///
+    /// # Errors
+    /// `Error::InvalidCiphertext` unless it is of this enclave, KMS key, bucket and epoch, and
+    /// whole; `Error::KeyNotFound`, `Error::KeyDisabled`, `Error::Denied`.
+    pub async fn open_epoch(
+        &self,
+        caller: &Caller,
+        enclave: &EnclaveName,
+        name: &KeyName,
+        bucket: &BucketName,
+        epoch: EpochId,
+        wrapped: &[u8],
+    ) -> Result<OpenedEpoch, Error> {
+        let (scope, command) = (Scope::Enclave(enclave.clone()), Command::EpochOpen);
+        let purpose = Purpose::Epoch { bucket, epoch };
+        let mut trail = self
+            .trail(caller, &scope, command)
+            .key(name)
+            .context(&purpose.context())
+            .lease(bucket, epoch);
+        let result = async {
+            let row = self
+                .usable_key(caller, &scope, enclave, name, command)
+                .await?;
+            let (version, key) = unwrap(&row, enclave, name, purpose, wrapped)?;
+            trail.version(version);
+            Ok(OpenedEpoch {
+                version,
+                key,
+                lease_ttl: self.lease_ttl,
+            })
+        }
+        .await;
+        trail.committed(result).await
+    }
+}

@@ -1,0 +1,311 @@
+//! The core: every operation, checked against the caller's rights and written to the audit.
+//!
+//! The wire fronts are translations onto these calls; none of them decides anything. Each call
+//! follows the same path: authorize, note a change before it is made, do it, make the audit line
+//! durable, answer. So no released key and no change is missing from the audit; a change whose
+//! caller went away in the middle shows as `begun` without an end.
+
+mod access;
+mod enclaves;
+mod epochs;
+mod identities;
+mod keys;
+mod trail;
+
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::time::Duration;
+
+use moat_kms_client::Identity;
+use moat_meta::MetaStore;
+use moat_types::{Clock, Random, SecretBytes};
+use tokio::task::JoinHandle;
+
+pub use enclaves::EnclaveInfo;
+pub use epochs::{EpochGrant, OpenedEpoch};
+pub use identities::{IdentityInfo, PolicyInfo};
+pub use keys::{
+    CONTEXT_BYTES_MAX, DATA_KEY_BYTES, DATA_KEY_BYTES_MAX, DataKey, Decrypted, Encrypted,
+    KEY_VERSIONS_MAX, KeyInfo, KeyVersionInfo, PLAINTEXT_BYTES_MAX,
+};
+
+use crate::audit::{
+    Anchor, AuditConfig, AuditError, AuditLine, AuditLog, CheckpointSigner, Filter,
+};
+use crate::error::{Error, OpenError};
+use crate::hsm::Hsm;
+use crate::policy::Command;
+use crate::rows::{AnchorRow, AuditKeyRow, IdentityRow, KeyRow, PolicyRow, Scope, singleton_row};
+use crate::state::{Opened, State};
+
+/// What a core is made of.
+pub struct CoreConfig {
+    /// The key that seals the state.
+    pub hsm: Box<dyn Hsm>,
+    /// An identity that is SysAdmin without being in the state: how everything begins.
+    pub root: Option<Identity>,
+    /// How long a store may use an epoch key before it asks again; the time within which
+    /// disabling a key takes effect.
+    pub lease_ttl: Duration,
+    /// How the audit is kept.
+    pub audit: AuditConfig,
+    /// The wall clock.
+    pub clock: Arc<dyn Clock>,
+    /// Where keys come from.
+    pub random: Arc<dyn Random>,
+}
+
+impl CoreConfig {
+    /// Long enough that a store asks rarely and outlives a restart of the key manager, short
+    /// enough that disabling a key means something.
+    pub const LEASE_TTL: Duration = Duration::from_secs(300);
+}
+
+/// Who asks.
+#[derive(Clone, Debug)]
+pub struct Caller {
+    /// The identity that the connection proved.
+    pub identity: Identity,
+    /// The address it came from.
+    pub source: String,
+    /// The id of the request, for the audit.
+    pub request_id: String,
+}
+
+/// A page of a listing.
+#[derive(Clone, Debug)]
+pub struct Page<T> {
+    /// The items, in order of names. May be fewer than asked for, even none, with more to come.
+    pub items: Vec<T>,
+    /// The first name of the next page.
+    pub next: Option<String>,
+}
+
+/// What a listing asks for.
+#[derive(Clone, Debug, Default)]
+pub struct ListQuery {
+    /// Names that begin with this.
+    pub prefix: String,
+    /// Names from this one on, itself included.
+    pub from: String,
+    /// At most so many; 0 means as many as one page may hold.
+    pub limit: usize,
+}
+
+impl ListQuery {
+    /// Items on one page: MinIO shows only the first page of a listing, so it is a large one.
+    pub const LIMIT_MAX: usize = 1000;
+
+    fn limit(&self) -> usize {
+        match self.limit {
+            0 => Self::LIMIT_MAX,
+            limit => limit.min(Self::LIMIT_MAX),
+        }
+    }
+}
+
+/// The key manager's core over a metadata engine.
+pub struct Core<M> {
+    state: State<M>,
+    audit: AuditLog,
+    root: Option<Identity>,
+    lease_ttl: Duration,
+    keys: Opened<KeyRow>,
+    identities: Opened<IdentityRow>,
+    policies: Opened<PolicyRow>,
+    /// Keeps the newest checkpoint in the state.
+    keeper: Mutex<Option<JoinHandle<()>>>,
+}
+
+const AUDIT_KEY: &str = "audit-key";
+const AUDIT_ANCHOR: &str = "audit-anchor";
+
+impl<M: MetaStore> Core<M> {
+    /// Opens the state and the audit, or begins both.
+    ///
+    /// # Errors
+    /// `OpenError::WrongHsmKey` if the state was sealed under another key; nothing is changed
+    /// then. Other variants name what is damaged or can't be reached.
+    pub async fn open(store: M, config: CoreConfig) -> Result<Arc<Self>, OpenError> {
+        let state = State::open(store, config.hsm, config.clock.clone(), config.random).await?;
+        let signer = load_signer(&state).await?;
+        let anchor = load_anchor(&state).await?;
+        let (audit_config, clock) = (config.audit, config.clock);
+        let opened = tokio::task::spawn_blocking(move || {
+            AuditLog::open(audit_config, signer, clock, anchor)
+        });
+        let audit = opened.await.map_err(|_| AuditError::Closed)??;
+        let core = Arc::new(Self {
+            state,
+            audit,
+            root: config.root,
+            lease_ttl: config.lease_ttl,
+            keys: Opened::default(),
+            identities: Opened::default(),
+            policies: Opened::default(),
+            keeper: Mutex::default(),
+        });
+        core.keep_anchor().await?;
+        let keeper = tokio::spawn(keep_anchors(Arc::downgrade(&core), core.audit.anchors()));
+        *core.keeper() = Some(keeper);
+        Ok(core)
+    }
+
+    /// Writes what the audit still holds and its last checkpoint. Operations fail from then on.
+    ///
+    /// # Errors
+    /// `OpenError` if the checkpoint could not be written.
+    pub async fn close(&self) -> Result<(), OpenError> {
+        let closed = self.audit.close().await;
+        // It ends with the audit; waiting for it leaves nobody behind who holds the state open.
+        let keeper = self.keeper().take();
+        if let Some(keeper) = keeper {
+            let _ = keeper.await;
+        }
+        closed?;
+        self.keep_anchor().await?;
+        Ok(())
+    }
+
+    fn keeper(&self) -> MutexGuard<'_, Option<JoinHandle<()>>> {
+        self.keeper.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Whether the state can be read, for readiness.
+    ///
+    /// # Errors
+    /// `Error::Store` if the metadata engine does not answer.
+    pub async fn check_ready(&self) -> Result<(), Error> {
+        self.state.probe().await
+    }
+
+    /// The last lines of the audit that pass `filter`.
+    ///
+    /// # Errors
+    /// `Error::Denied` without `AUDIT:READ` in the system; `Error::Audit` if it can't be read.
+    pub async fn audit_tail(
+        &self,
+        caller: &Caller,
+        filter: Filter,
+        count: usize,
+    ) -> Result<Vec<AuditLine>, Error> {
+        let mut trail = self.trail(caller, &Scope::System, Command::AuditRead);
+        let result = async {
+            self.authorize(caller, &Scope::System, Command::AuditRead, Some("audit"))
+                .await?;
+            let folder = self.audit.folder().to_owned();
+            let read = move || crate::audit::tail(&folder, &filter, count);
+            let lines = tokio::task::spawn_blocking(read).await;
+            Ok(lines.map_err(|_| AuditError::Closed)??)
+        }
+        .await;
+        trail.noted(result).await
+    }
+
+    /// Whether `caller` may read the metrics.
+    ///
+    /// # Errors
+    /// `Error::Denied` without `METRICS:READ` in the system.
+    pub async fn check_metrics(&self, caller: &Caller) -> Result<(), Error> {
+        // Scrapes come every few seconds and release nothing: only refusals go to the audit.
+        let (scope, command) = (Scope::System, Command::MetricsRead);
+        match self
+            .authorize(caller, &scope, command, Some("metrics"))
+            .await
+        {
+            Ok(_) => Ok(()),
+            Err(e) => self.trail(caller, &scope, command).noted(Err(e)).await,
+        }
+    }
+
+    /// The key that signs the checkpoints of the audit.
+    pub const fn audit_public_key(&self) -> &[u8; 32] {
+        self.audit.public_key()
+    }
+
+    /// The newest checkpoint of the audit.
+    pub fn audit_anchor(&self) -> Option<Anchor> {
+        *self.audit.anchors().borrow()
+    }
+
+    /// How long leases last.
+    pub const fn lease_ttl(&self) -> Duration {
+        self.lease_ttl
+    }
+
+    async fn keep_anchor(&self) -> Result<(), OpenError> {
+        let Some(anchor) = self.audit_anchor() else {
+            return Ok(());
+        };
+        let row = AnchorRow {
+            seq: anchor.seq,
+            hash: anchor.hash,
+        };
+        let system = system(&self.state).await?;
+        let write = self.state.put(&system, &singleton_row(AUDIT_ANCHOR), &row);
+        self.state.set(write).await?;
+        Ok(())
+    }
+}
+
+/// Keeps the newest checkpoint in the state until the core is gone.
+async fn keep_anchors<M: MetaStore>(
+    core: std::sync::Weak<Core<M>>,
+    mut anchors: tokio::sync::watch::Receiver<Option<Anchor>>,
+) {
+    anchors.mark_unchanged();
+    while anchors.changed().await.is_ok() {
+        let Some(core) = core.upgrade() else { return };
+        if let Err(e) = core.keep_anchor().await {
+            // The next checkpoint tries again; until then an older anchor stands, which is true
+            // as well.
+            tracing::warn!(error = %e, "the audit's checkpoint could not be kept in the state");
+        }
+    }
+}
+
+async fn system<M: MetaStore>(
+    state: &State<M>,
+) -> Result<Arc<crate::state::OpenEnclave>, OpenError> {
+    match state.enclave(&Scope::System).await {
+        Ok(Some(system)) => Ok(system),
+        Ok(None) => Err(OpenError::Incomplete),
+        Err(e) => Err(e.into()),
+    }
+}
+
+async fn load_signer<M: MetaStore>(state: &State<M>) -> Result<CheckpointSigner, OpenError> {
+    let system = system(state).await?;
+    let meta_key = singleton_row(AUDIT_KEY);
+    let cache = Opened::default();
+    let row = match state.get::<AuditKeyRow>(&system, &cache, &meta_key).await? {
+        Some(row) => row,
+        None => {
+            let mut seed = vec![0; 32];
+            state.random.fill(&mut seed);
+            let row = AuditKeyRow {
+                seed: SecretBytes::new(seed),
+            };
+            // Another node may be first; what stands there then is what counts.
+            let _ = state
+                .create(vec![state.put(&system, &meta_key, &row)])
+                .await?;
+            let row = state.get::<AuditKeyRow>(&system, &cache, &meta_key).await?;
+            row.ok_or(OpenError::Incomplete)?
+        }
+    };
+    CheckpointSigner::from_seed(row.seed.expose()).ok_or(OpenError::Damaged {
+        row: crate::state::text(&meta_key),
+    })
+}
+
+async fn load_anchor<M: MetaStore>(state: &State<M>) -> Result<Option<Anchor>, OpenError> {
+    let system = system(state).await?;
+    let meta_key = singleton_row(AUDIT_ANCHOR);
+    let row = state
+        .get::<AnchorRow>(&system, &Opened::default(), &meta_key)
+        .await?;
+    Ok(row.map(|row| Anchor {
+        seq: row.seq,
+        hash: row.hash,
+    }))
+}

@@ -1,0 +1,133 @@
+//! The audit line of one operation, filled as the operation goes on.
+
+use std::time::Instant;
+
+use aws_lc_rs::digest::{SHA256, digest};
+use moat_meta::MetaStore;
+use moat_types::{BucketName, EpochId, KeyName, KeyVersion};
+
+use super::{Caller, Core};
+use crate::audit::{AuditLog, Facts, Outcome};
+use crate::error::Error;
+use crate::policy::Command;
+use crate::rows::Scope;
+
+/// What is known of an operation that is under way.
+pub(super) struct Trail<'a> {
+    audit: &'a AuditLog,
+    started: Instant,
+    facts: Facts,
+    begun: bool,
+}
+
+impl<M: MetaStore> Core<M> {
+    pub(super) fn trail(&self, caller: &Caller, scope: &Scope, command: Command) -> Trail<'_> {
+        Trail {
+            audit: &self.audit,
+            started: Instant::now(),
+            facts: Facts {
+                time: self.state.clock.now(),
+                request_id: caller.request_id.clone(),
+                identity: Some(caller.identity),
+                source: caller.source.clone(),
+                enclave: scope.as_str().to_owned(),
+                operation: command.as_str(),
+                key: None,
+                version: None,
+                context: None,
+                bucket: None,
+                epoch: None,
+                subject: None,
+                outcome: Outcome::Error,
+                reason: None,
+                micros: 0,
+            },
+            begun: false,
+        }
+    }
+}
+
+impl Trail<'_> {
+    pub(super) fn key(mut self, key: &KeyName) -> Self {
+        self.facts.key = Some(key.as_str().to_owned());
+        self
+    }
+
+    pub(super) fn subject(mut self, subject: impl ToString) -> Self {
+        self.facts.subject = Some(subject.to_string());
+        self
+    }
+
+    pub(super) fn context(mut self, context: &[u8]) -> Self {
+        let mut hash = [0; 32];
+        hash.copy_from_slice(digest(&SHA256, context).as_ref());
+        self.facts.context = Some(hash);
+        self
+    }
+
+    pub(super) fn lease(mut self, bucket: &BucketName, epoch: EpochId) -> Self {
+        self.facts.bucket = Some(bucket.as_str().to_owned());
+        self.facts.epoch = Some(epoch.to_string());
+        self
+    }
+
+    pub(super) const fn version(&mut self, version: KeyVersion) {
+        self.facts.version = Some(version.number());
+    }
+
+    /// Makes it durable that a change is allowed and about to be made.
+    pub(super) async fn begin(&mut self) -> Result<(), Error> {
+        let mut facts = self.facts.clone();
+        facts.outcome = Outcome::Begun;
+        facts.micros = self.micros();
+        self.audit.commit(facts).await?;
+        self.begun = true;
+        Ok(())
+    }
+
+    /// Ends a release or change: a success is answered only when its line is durable.
+    pub(super) async fn committed<T>(&mut self, result: Result<T, Error>) -> Result<T, Error> {
+        self.end(result, true).await
+    }
+
+    /// Ends an operation that gave nothing away and changed nothing.
+    pub(super) async fn noted<T>(&mut self, result: Result<T, Error>) -> Result<T, Error> {
+        self.end(result, false).await
+    }
+
+    async fn end<T>(&mut self, result: Result<T, Error>, durable: bool) -> Result<T, Error> {
+        let (outcome, reason) = match &result {
+            Ok(_) => (Outcome::Allowed, None),
+            Err(Error::Denied { reason, .. }) => (Outcome::Denied, Some(reason.to_string())),
+            Err(e) => (Outcome::Error, Some(e.to_string())),
+        };
+        self.facts.outcome = outcome;
+        self.facts.reason = reason;
+        self.facts.micros = self.micros();
+        self.count(outcome);
+        let facts = self.facts.clone();
+        let written = if self.begun || (durable && result.is_ok()) {
+            self.audit.commit(facts).await
+        } else {
+            self.audit.note(facts).await
+        };
+        match (result, written) {
+            (Ok(value), Ok(())) => Ok(value),
+            (Ok(_), Err(e)) => Err(e.into()),
+            // Why the operation failed says more than that its line could not be written.
+            (Err(e), _) => Err(e),
+        }
+    }
+
+    fn count(&self, outcome: Outcome) {
+        let (operation, outcome) = (self.facts.operation, outcome.as_str());
+        metrics::counter!("moat_kms_operations_total", "operation" => operation, "outcome" => outcome)
+            .increment(1);
+        metrics::histogram!("moat_kms_operation_seconds", "operation" => operation)
+            .record(self.started.elapsed().as_secs_f64());
+    }
+
+    fn micros(&self) -> u64 {
+        u64::try_from(self.started.elapsed().as_micros()).unwrap_or(u64::MAX)
+    }
+}

@@ -1,0 +1,195 @@
+//! What an operation of the key manager can end in, apart from success.
+
+use moat_kms_client::Identity;
+use moat_types::{EnclaveName, KeyName, KeyVersion};
+
+use crate::audit::AuditError;
+use crate::hsm::HsmError;
+use crate::policy::{Command, PolicyError};
+
+/// Why the state could not be opened.
+#[derive(Debug, thiserror::Error)]
+#[non_exhaustive]
+pub enum OpenError {
+    /// The state was sealed under another HSM key. Nothing was changed.
+    #[error("the key manager's state was sealed under another HSM key; nothing was changed")]
+    WrongHsmKey,
+    /// The state belongs to this HSM key, but does not open.
+    #[error("the key manager's state is damaged in row {row}")]
+    Damaged {
+        /// The row.
+        row: String,
+    },
+    /// Rows exist, but the row that holds the system's key does not.
+    #[error("the key manager's state lacks its system row, but holds others")]
+    Incomplete,
+    /// The HSM failed.
+    #[error("HSM: {0}")]
+    Hsm(#[from] HsmError),
+    /// The metadata engine failed.
+    #[error("key manager state: {0}")]
+    Store(#[from] moat_meta::Error),
+    /// The audit could not be opened.
+    #[error("audit: {0}")]
+    Audit(#[from] AuditError),
+}
+
+impl From<Error> for OpenError {
+    fn from(e: Error) -> Self {
+        match e {
+            Error::Store(e) => Self::Store(e),
+            Error::Hsm(e) => Self::Hsm(e),
+            Error::Audit(e) => Self::Audit(e),
+            Error::Damaged { row } => Self::Damaged { row },
+            _ => Self::Incomplete,
+        }
+    }
+}
+
+/// Why an operation failed.
+#[derive(Debug, thiserror::Error)]
+#[non_exhaustive]
+pub enum Error {
+    /// The caller may not do this. Says the same whether or not the thing exists.
+    #[error("{identity} may not use {command} here: {reason}")]
+    Denied {
+        /// The caller.
+        identity: Identity,
+        /// What it asked for.
+        command: Command,
+        /// For the audit and the log; the caller is not told.
+        reason: DenyReason,
+    },
+    /// No such enclave.
+    #[error("enclave {enclave} does not exist")]
+    EnclaveNotFound {
+        /// The enclave.
+        enclave: EnclaveName,
+    },
+    /// The enclave is there already.
+    #[error("enclave {enclave} already exists")]
+    EnclaveExists {
+        /// The enclave.
+        enclave: EnclaveName,
+    },
+    /// No such key.
+    #[error("KMS key {key} does not exist")]
+    KeyNotFound {
+        /// The key.
+        key: KeyName,
+    },
+    /// The key is there already.
+    #[error("KMS key {key} already exists")]
+    KeyExists {
+        /// The key.
+        key: KeyName,
+    },
+    /// The key is disabled.
+    #[error("KMS key {key} is disabled")]
+    KeyDisabled {
+        /// The key.
+        key: KeyName,
+    },
+    /// The key has as many versions as one may have.
+    #[error("KMS key {key} has {limit} versions, which is the limit")]
+    KeyVersionLimit {
+        /// The key.
+        key: KeyName,
+        /// The limit.
+        limit: u32,
+    },
+    /// The ciphertext does not open: damaged, moved, or of another key, version or context.
+    #[error("the ciphertext does not open under KMS key {key}")]
+    InvalidCiphertext {
+        /// The key.
+        key: KeyName,
+        /// The version that the ciphertext names, if it names one.
+        version: Option<KeyVersion>,
+    },
+    /// A length is out of bounds.
+    #[error("{what} must be {min} to {max} bytes long")]
+    Length {
+        /// Of what.
+        what: &'static str,
+        /// The shortest that is taken.
+        min: usize,
+        /// The longest that is taken.
+        max: usize,
+    },
+    /// No such identity.
+    #[error("identity {identity} does not exist")]
+    IdentityNotFound {
+        /// The identity.
+        identity: Identity,
+    },
+    /// The identity is known already.
+    #[error("identity {identity} already exists")]
+    IdentityExists {
+        /// The identity.
+        identity: Identity,
+    },
+    /// A privilege or policy that an identity can't have there.
+    #[error("{0}")]
+    IdentityForm(&'static str),
+    /// No such policy.
+    #[error("policy {policy} does not exist")]
+    PolicyNotFound {
+        /// The policy.
+        policy: KeyName,
+    },
+    /// The policy document is no good.
+    #[error(transparent)]
+    PolicyForm(#[from] PolicyError),
+    /// Others changed the same row again and again. A retry is safe.
+    #[error("the row was changed by others at the same time")]
+    Contended,
+    /// A row does not open or is malformed.
+    #[error("the key manager's state is damaged in row {row}")]
+    Damaged {
+        /// The row.
+        row: String,
+    },
+    /// The HSM failed.
+    #[error("HSM: {0}")]
+    Hsm(#[from] HsmError),
+    /// The metadata engine failed.
+    #[error("key manager state: {0}")]
+    Store(#[from] moat_meta::Error),
+    /// The audit could not be written, so the operation was not done or its result withheld.
+    #[error("audit: {0}")]
+    Audit(#[from] AuditError),
+}
+
+/// Why a caller was refused; goes to the audit.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum DenyReason {
+    /// The identity is not known in the enclave.
+    UnknownIdentity,
+    /// Only an Admin may make an Admin.
+    NeedsAdmin,
+    /// The identity is a user without a policy.
+    NoPolicy,
+    /// Its policy does not allow it.
+    NotAllowed,
+    /// A rule of its policy denies it.
+    DeniedByRule,
+}
+
+impl DenyReason {
+    /// The text in the audit.
+    pub const fn as_str(self) -> &'static str {
+        match self {
+            Self::UnknownIdentity => "the identity is not known in this enclave",
+            Self::NeedsAdmin => "only an Admin may make an Admin",
+            Self::NoPolicy => "the identity has no policy",
+            Self::NotAllowed => "no rule of its policy allows it",
+            Self::DeniedByRule => "a rule of its policy denies it",
+        }
+    }
+}
+
+impl std::fmt::Display for DenyReason {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.write_str(self.as_str())
+    }
+}

@@ -1,0 +1,103 @@
+//! How rows are sealed at rest.
+//!
+//! Sealed form: format byte 1, nonce (12), ciphertext, tag (16). AES-256-GCM; the associated data
+//! is a label, the format byte and the context (for a row: its key), so a row can't be moved to
+//! another place. Nonces are random: a sealing key writes one row per administrative change,
+//! which stays far below the 2^32 at which that would matter.
+
+use aws_lc_rs::aead::{AES_256_GCM, Aad, LessSafeKey, NONCE_LEN, Nonce, UnboundKey};
+use moat_types::{Random, SecretBytes};
+use zeroize::Zeroizing;
+
+const FORMAT: u8 = 1;
+const TAG_BYTES: usize = 16;
+
+/// Seals the rows of one enclave (or of the system) under its enclave key.
+pub(crate) struct Sealer(LessSafeKey);
+
+impl Sealer {
+    /// The sealer of an enclave key; `None` unless it has 32 bytes.
+    pub(crate) fn new(enclave_key: &SecretBytes) -> Option<Self> {
+        let key = UnboundKey::new(&AES_256_GCM, enclave_key.expose()).ok()?;
+        Some(Self(LessSafeKey::new(key)))
+    }
+
+    pub(crate) fn seal(&self, meta_key: &[u8], plaintext: &[u8], random: &dyn Random) -> Vec<u8> {
+        seal_with(&self.0, meta_key, plaintext, random)
+    }
+
+    /// `None` if the row is damaged, or not the row that was sealed under `meta_key`.
+    pub(crate) fn open(&self, meta_key: &[u8], sealed: &[u8]) -> Option<SecretBytes> {
+        open_sealed(&self.0, meta_key, sealed)
+    }
+}
+
+pub(crate) fn seal_with(
+    key: &LessSafeKey,
+    context: &[u8],
+    plaintext: &[u8],
+    random: &dyn Random,
+) -> Vec<u8> {
+    let mut out = Vec::with_capacity(1 + NONCE_LEN + plaintext.len() + TAG_BYTES);
+    let mut nonce = [0; NONCE_LEN];
+    random.fill(&mut nonce);
+    out.push(FORMAT);
+    out.extend_from_slice(&nonce);
+    out.extend_from_slice(plaintext);
+    let tag = key
+        .seal_in_place_separate_tag(
+            Nonce::assume_unique_for_key(nonce),
+            associated_data(context),
+            &mut out[1 + NONCE_LEN..],
+        )
+        .expect("rows are far below the limit of the cipher");
+    out.extend_from_slice(tag.as_ref());
+    out
+}
+
+pub(crate) fn open_sealed(key: &LessSafeKey, context: &[u8], sealed: &[u8]) -> Option<SecretBytes> {
+    let (&format, rest) = sealed.split_first()?;
+    let (nonce, body) = rest.split_first_chunk::<NONCE_LEN>()?;
+    if format != FORMAT {
+        return None;
+    }
+    let mut buffer = Zeroizing::new(body.to_vec());
+    let plaintext = key
+        .open_in_place(
+            Nonce::assume_unique_for_key(*nonce),
+            associated_data(context),
+            &mut buffer,
+        )
+        .ok()?;
+    Some(SecretBytes::new(plaintext.to_vec()))
+}
+
+fn associated_data(context: &[u8]) -> Aad<Vec<u8>> {
+    Aad::from([b"moat kms row\0".as_slice(), &[FORMAT], context].concat())
+}
+
+#[cfg(test)]
+mod tests {
+    use moat_types::SystemRandom;
+
+    use super::*;
+
+    #[test]
+    fn a_row_opens_only_unchanged_and_in_its_place() {
+        let sealer = Sealer::new(&SecretBytes::new(vec![1; 32])).unwrap();
+        let sealed = sealer.seal(b"kms/k/e/a", b"material", &SystemRandom);
+        assert_eq!(
+            sealer.open(b"kms/k/e/a", &sealed).unwrap().expose(),
+            b"material"
+        );
+        assert!(sealer.open(b"kms/k/e/b", &sealed).is_none());
+        for index in 0..sealed.len() {
+            let mut changed = sealed.clone();
+            changed[index] ^= 1;
+            assert!(sealer.open(b"kms/k/e/a", &changed).is_none(), "{index}");
+        }
+        for len in 0..sealed.len() {
+            assert!(sealer.open(b"kms/k/e/a", &sealed[..len]).is_none(), "{len}");
+        }
+    }
+}
