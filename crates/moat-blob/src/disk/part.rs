@@ -154,3 +154,44 @@ fn rename_to_new(from: &Path, to: &Path) -> io::Result<()> {
         other => other.map_err(io::Error::from),
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use tokio::sync::watch;
+
+    use super::*;
+
+    #[test]
+    fn a_full_disk_is_its_own_error_and_nothing_is_left() {
+        let root = tempfile::tempdir().unwrap();
+        let shared = Arc::new(Shared {
+            folders: Folders::open(root.path()).unwrap(),
+            parts: watch::Sender::new(0),
+        });
+        let id = BlobId::from_bytes([1; 16]);
+        let mut part = Part::new(shared.clone(), id);
+        part.write(&[Bytes::from_static(b"fits")]).unwrap();
+        // The kernel's own full disk takes the file's place.
+        part.file = Some(OpenOptions::new().write(true).open("/dev/full").unwrap());
+        let result = part.write(&[Bytes::from_static(b"does not fit")]);
+        assert!(matches!(result, Err(Error::NoSpace)), "{result:?}");
+        drop(part);
+        assert!(!shared.folders.part(id).exists());
+        assert_eq!(*shared.parts.borrow(), 0);
+    }
+
+    #[test]
+    fn runs_of_any_number_of_slices_are_written_whole() {
+        let mut file = tempfile::tempfile().unwrap();
+        let chunks: Vec<Bytes> = (0..SLICES_MAX)
+            .map(|n| vec![n as u8; n % 3].into())
+            .collect();
+        write_run(&file, &chunks).unwrap();
+        write_run(&file, &[]).unwrap();
+        write_run(&file, &[Bytes::new()]).unwrap();
+        let mut found = Vec::new();
+        io::Seek::rewind(&mut file).unwrap();
+        io::Read::read_to_end(&mut file, &mut found).unwrap();
+        assert_eq!(found, chunks.concat());
+    }
+}
