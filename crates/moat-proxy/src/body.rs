@@ -115,7 +115,7 @@ impl HttpBody for Attempt {
     fn size_hint(&self) -> SizeHint {
         match &self.running {
             Some(body) => body.size_hint(),
-            None => self.hint.clone(),
+            None => self.hint,
         }
     }
 }

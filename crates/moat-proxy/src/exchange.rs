@@ -105,7 +105,7 @@ impl<'a> Attempts<'a> {
             });
             let idle = self.site.config.body_idle_timeout;
             let bytes = self.site.endpoint(flight).meters.rx_bytes.clone();
-            *request.body_mut() = body.attempt(self.hint.clone(), gate, idle, bytes);
+            *request.body_mut() = body.attempt(self.hint, gate, idle, bytes);
         }
         request
     }

@@ -22,15 +22,15 @@ const REAL_IP: HeaderName = HeaderName::from_static("x-real-ip");
 ///
 /// `Trailer` stays: it is end to end, and hyper sends no trailers that it doesn't announce.
 pub(crate) fn strip_hop_by_hop(headers: &mut HeaderMap) {
+    // `Connection` must name `TE`, so look before it is removed: that a client takes trailers is worth
+    // telling the upstream, since we take them too.
+    let trailers = takes_trailers(headers);
     if headers.contains_key(CONNECTION) {
         for name in named_by_connection(headers) {
             headers.remove(name);
         }
         headers.remove(CONNECTION);
     }
-    let trailers = headers
-        .get(TE)
-        .is_some_and(|te| te.as_bytes().eq_ignore_ascii_case(b"trailers"));
     for name in [
         KEEP_ALIVE,
         PROXY_CONNECTION,
@@ -45,6 +45,14 @@ pub(crate) fn strip_hop_by_hop(headers: &mut HeaderMap) {
     if trailers {
         headers.insert(TE, HeaderValue::from_static("trailers"));
     }
+}
+
+fn takes_trailers(headers: &HeaderMap) -> bool {
+    headers
+        .get_all(TE)
+        .iter()
+        .flat_map(|value| value.as_bytes().split(|byte| *byte == b','))
+        .any(|coding| coding.trim_ascii().eq_ignore_ascii_case(b"trailers"))
 }
 
 /// The fields that `Connection` names, except those without which a request is another one. A client
@@ -102,7 +110,7 @@ mod tests {
     #[test]
     fn hop_by_hop_fields_go_and_all_else_stays_in_order() {
         let mut headers = map(&[
-            ("connection", "close, X-Drop"),
+            ("connection", "close, X-Drop, te"),
             ("x-drop", "1"),
             ("keep-alive", "timeout=5"),
             ("te", "trailers"),

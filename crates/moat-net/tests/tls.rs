@@ -1,0 +1,371 @@
+//! Guards identity and certificates: a client is known by the key it proved to hold, on resumed
+//! sessions too; certificates change under a running listener; errors name the file and the fix.
+
+mod support;
+
+use std::os::unix::fs::{PermissionsExt as _, symlink};
+use std::sync::Arc;
+
+use http::{Request, Response};
+use http_body_util::BodyExt as _;
+use hyper::body::Incoming;
+use moat_net::tls::{ClientAuth, ClientIdentity, ClientTls, ClientTlsConfig, Roots, ServerTls};
+use moat_net::{
+    Body, ClientConfig, ClientErrorKind, ClientKey, Endpoint, HttpClient, Limits, Peer,
+};
+use rcgen::KeyPair;
+use rustls::HandshakeKind;
+use rustls_pki_types::ServerName;
+use support::{Files, Fn2, SelfSigned, Server, client_tls, self_signed, self_signed_with, soon};
+use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
+use tokio_rustls::TlsConnector;
+
+fn hex(bytes: &[u8]) -> String {
+    bytes.iter().map(|byte| format!("{byte:02x}")).collect()
+}
+
+/// Answers with the peer's key hash, or `none`.
+async fn who(peer: Arc<Peer>, _: Request<Incoming>) -> Response<Body> {
+    assert!(peer.tls);
+    let who = peer
+        .client_key
+        .as_ref()
+        .map_or("none".into(), |key| hex(&key.spki_sha256));
+    Response::new(Body::full(who))
+}
+
+fn key_hash(pair: &SelfSigned) -> String {
+    hex(&ClientKey::from_certificate(&pair.cert_der)
+        .unwrap()
+        .spki_sha256)
+}
+
+/// One request on a new connection; returns the body and the kind of handshake.
+async fn ask(config: &Arc<rustls::ClientConfig>, server: &Server) -> (String, HandshakeKind) {
+    let connector = TlsConnector::from(Arc::clone(config));
+    let name = ServerName::try_from("localhost").unwrap();
+    let mut stream = soon(connector.connect(name, server.connect().await))
+        .await
+        .unwrap();
+    stream
+        .write_all(b"GET / HTTP/1.1\r\nhost: h\r\nconnection: close\r\n\r\n")
+        .await
+        .unwrap();
+    let mut answer = String::new();
+    soon(stream.read_to_string(&mut answer)).await.unwrap();
+    let body = answer.split("\r\n\r\n").nth(1).unwrap().to_owned();
+    let kind = stream.get_ref().1.handshake_kind().unwrap();
+    (body, kind)
+}
+
+#[tokio::test]
+async fn a_client_is_known_by_its_key_and_stays_known_on_resumption() {
+    let files = Files::new();
+    let server = Server::start(
+        Some(files.server_tls(ClientAuth::Requested)),
+        Limits::default(),
+        Fn2(who),
+    );
+    let client = self_signed(|_| {});
+    let with_key = files.client_tls(Some(&client)).current();
+    let (first, kind) = ask(&with_key, &server).await;
+    assert_eq!(first, key_hash(&client));
+    assert_eq!(kind, HandshakeKind::Full);
+    let (second, kind) = ask(&with_key, &server).await;
+    assert_eq!(second, key_hash(&client));
+    assert_eq!(kind, HandshakeKind::Resumed);
+
+    let (nobody, _) = ask(&files.client_tls(None).current(), &server).await;
+    assert_eq!(nobody, "none");
+}
+
+#[tokio::test]
+async fn tls12_clients_are_known_too() {
+    let files = Files::new();
+    let server = Server::start(
+        Some(files.server_tls(ClientAuth::Requested)),
+        Limits::default(),
+        Fn2(who),
+    );
+    let client = self_signed(|_| {});
+    let mut roots = rustls::RootCertStore::empty();
+    roots.add(files.server.cert_der.clone().into()).unwrap();
+    let config = rustls::ClientConfig::builder_with_provider(moat_net::tls::provider())
+        .with_protocol_versions(&[&rustls::version::TLS12])
+        .unwrap()
+        .with_root_certificates(roots)
+        .with_client_auth_cert(
+            vec![client.cert_der.clone().into()],
+            rustls_pki_types::PrivateKeyDer::try_from(client.key.serialize_der()).unwrap(),
+        )
+        .unwrap();
+    let config = Arc::new(config);
+    assert_eq!(
+        ask(&config, &server).await,
+        (key_hash(&client), HandshakeKind::Full)
+    );
+    assert_eq!(
+        ask(&config, &server).await,
+        (key_hash(&client), HandshakeKind::Resumed)
+    );
+}
+
+#[tokio::test]
+async fn expired_certificates_and_every_common_key_type_identify_a_client() {
+    let files = Files::new();
+    let server = Server::start(
+        Some(files.server_tls(ClientAuth::Requested)),
+        Limits::default(),
+        Fn2(who),
+    );
+    for algorithm in [
+        &rcgen::PKCS_ED25519,
+        &rcgen::PKCS_ECDSA_P256_SHA256,
+        &rcgen::PKCS_ECDSA_P384_SHA384,
+        &rcgen::PKCS_ECDSA_P521_SHA512,
+        &rcgen::PKCS_RSA_SHA256,
+    ] {
+        let key = KeyPair::generate_for(algorithm).unwrap();
+        let client = self_signed_with(key, |params| {
+            params.not_before = rcgen::date_time_ymd(2001, 1, 1);
+            params.not_after = rcgen::date_time_ymd(2002, 1, 1);
+        });
+        let (seen, _) = ask(&files.client_tls(Some(&client)).current(), &server).await;
+        assert_eq!(seen, key_hash(&client), "{algorithm:?}");
+    }
+}
+
+#[tokio::test]
+async fn a_certificate_without_its_key_is_refused() {
+    let files = Files::new();
+    let server = Server::start(
+        Some(files.server_tls(ClientAuth::Requested)),
+        Limits::default(),
+        Fn2(who),
+    );
+    let (victim, thief) = (self_signed(|_| {}), self_signed(|_| {}));
+    let forged = SelfSigned {
+        cert_pem: victim.cert_pem.clone(),
+        cert_der: victim.cert_der.clone(),
+        key: thief.key,
+    };
+    let client = HttpClient::new(ClientConfig {
+        tls: Some(files.client_tls(Some(&forged))),
+        ..ClientConfig::default()
+    });
+    let endpoint = Endpoint::parse(&format!("https://localhost:{}", server.addr.port())).unwrap();
+    // In TLS 1.3 the client has finished before the server judges its certificate: the refusal is
+    // seen at the handshake or at the first request, but never an answer.
+    let outcome = soon(client.send(&endpoint, Request::new(Body::empty()))).await;
+    assert!(outcome.is_err());
+}
+
+#[tokio::test]
+async fn clients_are_not_asked_for_a_certificate_unless_told() {
+    let files = Files::new();
+    let server = Server::start(
+        Some(files.server_tls(ClientAuth::None)),
+        Limits::default(),
+        Fn2(who),
+    );
+    let client = self_signed(|_| {});
+    let (seen, _) = ask(&files.client_tls(Some(&client)).current(), &server).await;
+    assert_eq!(seen, "none");
+}
+
+#[tokio::test]
+async fn the_hybrid_key_exchange_is_used_between_our_own() {
+    let files = Files::new();
+    let server = Server::start(
+        Some(files.server_tls(ClientAuth::None)),
+        Limits::default(),
+        Fn2(who),
+    );
+    let connector = TlsConnector::from(files.client_tls(None).current());
+    let name = ServerName::try_from("localhost").unwrap();
+    let stream = soon(connector.connect(name, server.connect().await))
+        .await
+        .unwrap();
+    let group = stream.get_ref().1.negotiated_key_exchange_group().unwrap();
+    assert_eq!(group.name(), rustls::NamedGroup::X25519MLKEM768);
+}
+
+#[tokio::test]
+async fn an_untrusted_server_is_refused_before_anything_is_sent() {
+    let files = Files::new();
+    let server = Server::start(
+        Some(files.server_tls(ClientAuth::None)),
+        Limits::default(),
+        Fn2(who),
+    );
+    let stranger = self_signed(|_| {});
+    let client = HttpClient::new(ClientConfig {
+        tls: Some(client_tls(&stranger.cert_pem, None)),
+        ..ClientConfig::default()
+    });
+    let endpoint = Endpoint::parse(&format!("https://localhost:{}", server.addr.port())).unwrap();
+    let error = soon(client.send(&endpoint, Request::new(Body::empty())))
+        .await
+        .unwrap_err();
+    assert_eq!(error.kind(), ClientErrorKind::Tls);
+    assert!(error.nothing_sent());
+    assert!(error.into_request().is_some());
+}
+
+/// The certificate that a new connection is shown.
+async fn shown(server: &Server) -> Vec<u8> {
+    let insecure = ClientTls::load(ClientTlsConfig {
+        insecure: true,
+        ..ClientTlsConfig::default()
+    })
+    .unwrap();
+    let connector = TlsConnector::from(insecure.current());
+    let name = ServerName::try_from("localhost").unwrap();
+    let stream = soon(connector.connect(name, server.connect().await))
+        .await
+        .unwrap();
+    stream.get_ref().1.peer_certificates().unwrap()[0].to_vec()
+}
+
+#[tokio::test]
+async fn changed_files_are_taken_and_broken_ones_are_not() {
+    let files = Files::new();
+    let tls = files.server_tls(ClientAuth::None);
+    let server = Server::start(Some(tls.clone()), Limits::default(), Fn2(who));
+    assert_eq!(shown(&server).await, files.server.cert_der);
+
+    let second = self_signed(|_| {});
+    std::fs::write(files.path("server.crt"), &second.cert_pem).unwrap();
+    let error = tls.reload().unwrap_err().to_string();
+    assert!(
+        error.contains("does not belong to the certificate"),
+        "{error}"
+    );
+    assert_eq!(shown(&server).await, files.server.cert_der);
+
+    files.install(&second);
+    tls.reload().unwrap();
+    assert_eq!(shown(&server).await, second.cert_der);
+}
+
+#[tokio::test]
+async fn a_running_listener_notices_a_swapped_symlink_by_itself() {
+    let files = Files::new();
+    for (folder, pair) in [("one", &files.server), ("two", &self_signed(|_| {}))] {
+        let folder = files.path(folder);
+        std::fs::create_dir(&folder).unwrap();
+        std::fs::write(folder.join("tls.crt"), &pair.cert_pem).unwrap();
+        std::fs::write(folder.join("tls.key"), pair.key.serialize_pem()).unwrap();
+    }
+    let data = files.path("..data");
+    symlink(files.path("one"), &data).unwrap();
+    let tls =
+        ServerTls::load(data.join("tls.crt"), data.join("tls.key"), ClientAuth::None).unwrap();
+    let server = Server::start(Some(tls), Limits::default(), Fn2(who));
+    assert_eq!(shown(&server).await, files.server.cert_der);
+
+    // As kubelet does it: a new link beside the old one, then a rename over it.
+    symlink(files.path("two"), files.path("..data_tmp")).unwrap();
+    std::fs::rename(files.path("..data_tmp"), &data).unwrap();
+    soon(async {
+        while shown(&server).await == files.server.cert_der {
+            tokio::task::yield_now().await;
+        }
+    })
+    .await;
+}
+
+#[tokio::test]
+async fn a_rotated_trust_bundle_is_taken_for_new_connections() {
+    let files = Files::new();
+    let server = Server::start(
+        Some(files.server_tls(ClientAuth::None)),
+        Limits::default(),
+        Fn2(who),
+    );
+    let bundle = files.path("ca.pem");
+    std::fs::write(&bundle, self_signed(|_| {}).cert_pem).unwrap();
+    let tls = ClientTls::load(ClientTlsConfig {
+        roots: Roots {
+            files: vec![bundle.clone()],
+            ..Roots::default()
+        },
+        ..ClientTlsConfig::default()
+    })
+    .unwrap();
+    let client = HttpClient::new(ClientConfig {
+        tls: Some(tls.clone()),
+        ..ClientConfig::default()
+    });
+    let endpoint = Endpoint::parse(&format!("https://localhost:{}", server.addr.port())).unwrap();
+    let request = || Request::new(Body::empty());
+    let error = soon(client.send(&endpoint, request())).await.unwrap_err();
+    assert_eq!(error.kind(), ClientErrorKind::Tls);
+
+    std::fs::write(&bundle, &files.server.cert_pem).unwrap();
+    tls.reload().unwrap();
+    let response = soon(client.send(&endpoint, request())).await.unwrap();
+    let body = soon(response.into_body().collect())
+        .await
+        .unwrap()
+        .to_bytes();
+    assert_eq!(body, "none");
+}
+
+#[test]
+fn errors_of_files_name_the_file_and_the_fix() {
+    let files = Files::new();
+    let load = || {
+        ServerTls::load(
+            files.path("server.crt"),
+            files.path("server.key"),
+            ClientAuth::None,
+        )
+        .map(drop)
+        .unwrap_err()
+        .to_string()
+    };
+    let key = files.path("server.key");
+
+    std::fs::write(&key, &files.server.cert_pem).unwrap();
+    assert!(load().contains("are the two files swapped?"), "{}", load());
+
+    std::fs::write(
+        &key,
+        "-----BEGIN ENCRYPTED PRIVATE KEY-----\nAAAA\n-----END ENCRYPTED PRIVATE KEY-----\n",
+    )
+    .unwrap();
+    assert!(load().contains("openssl pkey"), "{}", load());
+
+    std::fs::remove_file(&key).unwrap();
+    assert!(load().contains("server.key"), "{}", load());
+
+    std::fs::write(files.path("server.crt"), "nothing").unwrap();
+    assert!(
+        load().contains("it holds no block BEGIN CERTIFICATE"),
+        "{}",
+        load()
+    );
+
+    // Root reads everything, so the hint can only be seen by another user.
+    if !rustix::process::geteuid().is_root() {
+        files.install(&files.server);
+        std::fs::set_permissions(&key, std::fs::Permissions::from_mode(0o000)).unwrap();
+        assert!(load().contains("with mode 0000"), "{}", load());
+    }
+}
+
+#[test]
+fn client_identities_may_come_from_files() {
+    let files = Files::new();
+    let identity = ClientIdentity::Files {
+        certificate: files.path("server.crt"),
+        key: files.path("missing.key"),
+    };
+    let error = ClientTls::load(ClientTlsConfig {
+        identity: Some(identity),
+        ..ClientTlsConfig::default()
+    })
+    .unwrap_err();
+    assert!(error.to_string().contains("missing.key"), "{error}");
+}
