@@ -5,7 +5,7 @@ use moat_blob::BlobStore;
 use moat_meta::{MetaStore, prefix_end};
 use moat_s3::ErrorCode;
 use moat_s3::request::KmsKeyId;
-use moat_types::BucketName;
+use moat_types::{BucketName, KeyName};
 
 use crate::Store;
 use crate::batch::Batch;
@@ -15,6 +15,14 @@ use crate::store::{CONFLICT_TRIES_MAX, no_such_bucket, too_many_conflicts};
 
 /// S3 lets an account have this many buckets at most (the raised quota).
 const BUCKETS_MAX: usize = 10_000;
+
+/// A bucket could not be created at set-up.
+#[derive(Debug, thiserror::Error)]
+#[error("bucket {bucket} could not be created: {reason}")]
+pub struct SetUpError {
+    bucket: BucketName,
+    reason: String,
+}
 
 impl<M: MetaStore, B: BlobStore> Store<M, B> {
     /// Creates a bucket.
@@ -41,6 +49,27 @@ impl<M: MetaStore, B: BlobStore> Store<M, B> {
             Ok(())
         } else {
             Err(ErrorCode::BucketAlreadyOwnedByYou.into())
+        }
+    }
+
+    /// Creates a bucket at set-up, with a rule for SSE-KMS if a key is named; one that exists is
+    /// left as it is. Says whether it was created.
+    pub async fn ensure_bucket(
+        &self,
+        name: &BucketName,
+        key: Option<&KeyName>,
+    ) -> std::result::Result<bool, SetUpError> {
+        let encryption = key.map(|key| DefaultEncryption::Kms {
+            named: key.as_str().to_owned(),
+            bucket_key: false,
+        });
+        match self.create_bucket(name, "", encryption).await {
+            Ok(()) => Ok(true),
+            Err(error) if error.code() == ErrorCode::BucketAlreadyOwnedByYou => Ok(false),
+            Err(error) => Err(SetUpError {
+                bucket: name.clone(),
+                reason: format!("{} {}", error.public.message, error.cause),
+            }),
         }
     }
 

@@ -10,6 +10,7 @@ mod copy;
 mod envelope;
 mod epochs;
 mod error;
+mod http;
 mod list;
 mod multipart;
 mod objects;
@@ -18,5 +19,9 @@ mod rows;
 mod sink;
 mod source;
 mod store;
+#[cfg(test)]
+mod tests;
 
+pub use buckets::SetUpError;
+pub use http::{RootCredentials, S3Service, ServiceConfig};
 pub use store::{OpenError, Parts, Settings, Store};

@@ -6,7 +6,7 @@ use std::ops::Range;
 use bytes::Bytes;
 use moat_blob::BlobStore;
 use moat_meta::{MetaStore, Page, prefix_end};
-use moat_types::{BucketName, UploadId};
+use moat_types::{BucketName, ObjectKey, UploadId};
 
 use crate::Store;
 use crate::error::Result;
@@ -55,6 +55,18 @@ impl Listing {
     pub(crate) fn object(&self, page: usize, row: usize) -> Result<(&str, ListedObject<'_>)> {
         let (key, value) = self.pages[page].row(row);
         Ok((self.key(key)?, ListedObject::decode(value)?))
+    }
+
+    /// The keys of all listed objects.
+    pub(crate) fn object_keys(&self) -> Result<Vec<ObjectKey>> {
+        let mut keys = Vec::with_capacity(self.entries.len());
+        for entry in &self.entries {
+            if let Listed::Object(page, row) = entry {
+                let key = self.key(self.pages[*page].row(*row).0)?;
+                keys.push(ObjectKey::parse(key).map_err(|_| Damaged("object key in a row's key"))?);
+            }
+        }
+        Ok(keys)
     }
 
     fn key<'a>(&self, row_key: &'a [u8]) -> Result<&'a str> {

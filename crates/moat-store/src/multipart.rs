@@ -70,11 +70,14 @@ pub(crate) struct WrittenPart {
     pub(crate) modified: moat_types::UnixMillis,
 }
 
-/// Joins the checksums of parts. `moat_store::checksums` implements it on `moat_s3`'s algorithms.
+/// Joins the checksums of parts. `http::checksums` implements it on `moat_s3`'s algorithms.
 pub(crate) trait JoinChecksums {
     /// The object's checksum of `kind` from the parts' checksums and sizes, or `None` where a
     /// part has none of that kind.
     fn join(&self, kind: u8, parts: &[(Option<Checksum>, u64)]) -> Option<Checksum>;
+
+    /// The kind of a part's checksum in an upload of this kind.
+    fn kind_of_part(&self, upload_kind: u8) -> u8;
 }
 
 impl<M: MetaStore, B: BlobStore> Store<M, B> {
@@ -292,6 +295,7 @@ impl<M: MetaStore, B: BlobStore> Store<M, B> {
         source: &OpenObject,
         start: u64,
         end: u64,
+        checksums: &(dyn JoinChecksums + Sync),
     ) -> Result<WrittenPart> {
         if end - start > PUT_BYTES_MAX {
             return Err(ErrorCode::EntityTooLarge.into());
@@ -326,7 +330,7 @@ impl<M: MetaStore, B: BlobStore> Store<M, B> {
         }
         // The checksum of the whole source is that of the part only if the whole was copied.
         let whole = start == 0 && end == source.row.entry.size && source.attributes.parts == 0;
-        let kind = upload.row.checksum_kind;
+        let kind = checksums.kind_of_part(upload.row.checksum_kind);
         let checksum = source
             .attributes
             .checksum

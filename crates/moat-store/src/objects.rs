@@ -15,12 +15,16 @@ use crate::batch::Batch;
 use crate::collector::Pending;
 use crate::envelope::{Kek, OpenEnvelope, Protection, Target, attributes_place};
 use crate::error::{Error, Result};
+use crate::list::{ListQuery, UploadQuery};
 use crate::payload::Payload;
 use crate::rows::{Attributes, Body, Entry, Envelope, ObjectRow, keys};
 use crate::store::{CONFLICT_TRIES_MAX, no_such_key, too_many_conflicts};
 
 /// The largest object that one PUT may make, in bytes (S3: 5 GiB).
 pub(crate) const PUT_BYTES_MAX: u64 = 5 << 30;
+
+/// Objects removed in one commit.
+const DELETE_KEYS_MAX: usize = 1000;
 
 /// What a client says of an object that it writes.
 #[derive(Debug, Clone, Default)]
@@ -279,6 +283,38 @@ impl<M: MetaStore, B: BlobStore> Store<M, B> {
             }
         }
         Err(too_many_conflicts())
+    }
+
+    /// Removes everything in a bucket, uploads in progress included.
+    pub(crate) async fn empty_bucket(&self, bucket: &BucketName) -> Result<()> {
+        let query = ListQuery {
+            entries_max: DELETE_KEYS_MAX,
+            ..ListQuery::default()
+        };
+        loop {
+            let keys = self.list(bucket, &query).await?.object_keys()?;
+            if keys.is_empty() {
+                break;
+            }
+            self.delete_objects(bucket, &keys).await?;
+        }
+        let query = UploadQuery {
+            entries_max: DELETE_KEYS_MAX,
+            ..UploadQuery::default()
+        };
+        loop {
+            let uploads = self.list_uploads(bucket, &query).await?.uploads;
+            if uploads.is_empty() {
+                return Ok(());
+            }
+            for (key, id, _) in uploads {
+                let key = ObjectKey::parse(&key).map_err(internal)?;
+                match self.abort_upload(bucket, &key, id).await {
+                    Err(error) if error.code() != ErrorCode::NoSuchUpload => return Err(error),
+                    _ => {}
+                }
+            }
+        }
     }
 
     /// Removes up to a thousand objects in one commit. Keys that do not exist count as removed.

@@ -1,0 +1,244 @@
+//! Between `moat_s3`'s checksums and the numbered form that rows keep.
+//!
+//! A kind is the algorithm, 1 to 5, plus 16 for a checksum of the parts' checksums. Parts have
+//! plain kinds. 0 is no checksum. The numbers stand in rows and never change.
+
+use http::HeaderMap;
+use http::header::HeaderName;
+use moat_s3::ErrorCode;
+use moat_s3::checksum::{
+    ChecksumAlgorithm, ChecksumType, ChecksumValue, composite_of_parts, full_object_of_parts,
+};
+use moat_s3::xml::{CompletedPart, XmlWriter};
+
+use super::answer::set;
+use super::call::Call;
+use crate::error::{Error, Result};
+use crate::multipart::JoinChecksums;
+use crate::rows::Checksum;
+
+/// Names of headers.
+pub(super) mod checksum_header {
+    pub(in crate::http) const MODE: &str = "x-amz-checksum-mode";
+    pub(in crate::http) const ALGORITHM: &str = "x-amz-checksum-algorithm";
+    pub(in crate::http) const TYPE: &str = "x-amz-checksum-type";
+}
+
+const COMPOSITE: u8 = 16;
+
+/// The algorithm of a kind.
+pub(super) fn algorithm_of(kind: u8) -> Option<ChecksumAlgorithm> {
+    Some(match kind & !COMPOSITE {
+        1 => ChecksumAlgorithm::Crc32,
+        2 => ChecksumAlgorithm::Crc32c,
+        3 => ChecksumAlgorithm::Crc64Nvme,
+        4 => ChecksumAlgorithm::Sha1,
+        5 => ChecksumAlgorithm::Sha256,
+        _ => return None,
+    })
+}
+
+const fn type_of(kind: u8) -> ChecksumType {
+    if kind & COMPOSITE == 0 {
+        ChecksumType::FullObject
+    } else {
+        ChecksumType::Composite
+    }
+}
+
+pub(super) const fn kind_of(algorithm: ChecksumAlgorithm, checksum_type: ChecksumType) -> u8 {
+    let number = match algorithm {
+        ChecksumAlgorithm::Crc32 => 1,
+        ChecksumAlgorithm::Crc32c => 2,
+        ChecksumAlgorithm::Crc64Nvme => 3,
+        ChecksumAlgorithm::Sha1 => 4,
+        ChecksumAlgorithm::Sha256 => 5,
+    };
+    match checksum_type {
+        ChecksumType::FullObject => number,
+        ChecksumType::Composite => number | COMPOSITE,
+    }
+}
+
+/// The checksum of a whole payload, as rows keep it.
+pub(super) fn of_payload(value: &ChecksumValue) -> Checksum {
+    Checksum {
+        kind: kind_of(value.algorithm(), ChecksumType::FullObject),
+        value: value.to_base64(),
+    }
+}
+
+/// What CreateMultipartUpload says of the checksums to come.
+pub(super) fn kind_of_upload(call: &Call<'_>) -> Result<u8> {
+    let unknown = |name: &str| {
+        Error::new(
+            ErrorCode::InvalidRequest,
+            format!("{name} has a value that S3 does not have."),
+        )
+    };
+    let named_type = call.header(checksum_header::TYPE)?;
+    let Some(name) = call.header(checksum_header::ALGORITHM)? else {
+        return match named_type {
+            None => Ok(0),
+            Some(_) => Err(Error::new(
+                ErrorCode::InvalidRequest,
+                "The x-amz-checksum-type header can only be used with the \
+                 x-amz-checksum-algorithm header.",
+            )),
+        };
+    };
+    let algorithm =
+        ChecksumAlgorithm::from_name(name).ok_or_else(|| unknown(checksum_header::ALGORITHM))?;
+    let checksum_type = match named_type {
+        None => algorithm.default_type(),
+        Some(name) => {
+            ChecksumType::from_name(name).ok_or_else(|| unknown(checksum_header::TYPE))?
+        }
+    };
+    if !algorithm.supports(checksum_type) {
+        return Err(Error::new(
+            ErrorCode::InvalidRequest,
+            format!(
+                "The {} checksum type cannot be used with the {} checksum algorithm.",
+                checksum_type.name(),
+                algorithm.name().to_ascii_lowercase()
+            ),
+        ));
+    }
+    Ok(kind_of(algorithm, checksum_type))
+}
+
+/// The checksum that CompleteMultipartUpload names for a part.
+pub(super) fn of_named_part(part: &CompletedPart) -> Option<Checksum> {
+    part.checksums.first().map(of_payload)
+}
+
+/// The checksum of the whole object that CompleteMultipartUpload's headers state.
+pub(super) fn stated_for_object(call: &Call<'_>) -> Result<Option<Checksum>> {
+    for algorithm in ChecksumAlgorithm::ALL {
+        if let Some(value) = call.header(algorithm.header_name())? {
+            let composite = value.contains('-');
+            let checksum_type = if composite {
+                ChecksumType::Composite
+            } else {
+                ChecksumType::FullObject
+            };
+            let kind = kind_of(algorithm, checksum_type);
+            return Ok(Some(Checksum {
+                kind,
+                value: value.to_owned(),
+            }));
+        }
+    }
+    Ok(None)
+}
+
+/// Sets the headers of an object's checksum.
+pub(super) fn set_checksum(headers: &mut HeaderMap, checksum: Option<&Checksum>) {
+    let Some(checksum) = checksum else { return };
+    let Some(algorithm) = algorithm_of(checksum.kind) else {
+        return;
+    };
+    set(
+        headers,
+        HeaderName::from_static(algorithm.header_name()),
+        &checksum.value,
+    );
+    let kind = type_of(checksum.kind).name();
+    set(
+        headers,
+        HeaderName::from_static(checksum_header::TYPE),
+        kind,
+    );
+}
+
+/// Sets the headers that name an upload's algorithm and type.
+pub(super) fn set_kind(headers: &mut HeaderMap, kind: u8) {
+    let Some(algorithm) = algorithm_of(kind) else {
+        return;
+    };
+    set(
+        headers,
+        HeaderName::from_static(checksum_header::ALGORITHM),
+        algorithm.name(),
+    );
+    let checksum_type = type_of(kind).name();
+    set(
+        headers,
+        HeaderName::from_static(checksum_header::TYPE),
+        checksum_type,
+    );
+}
+
+/// Writes the elements of a listed object's checksum: which, not what.
+pub(super) fn write_kind(document: &mut XmlWriter, kind: u8) {
+    let Some(algorithm) = algorithm_of(kind) else {
+        return;
+    };
+    document.text("ChecksumAlgorithm", algorithm.name());
+    document.text("ChecksumType", type_of(kind).name());
+}
+
+/// Writes the element of a value.
+pub(super) fn write_value(document: &mut XmlWriter, checksum: &Checksum) {
+    if let Some(algorithm) = algorithm_of(checksum.kind) {
+        document.text(algorithm.element_name(), &checksum.value);
+    }
+}
+
+/// Writes the elements of a value and its type.
+pub(super) fn write_checksum(document: &mut XmlWriter, checksum: &Checksum) {
+    write_value(document, checksum);
+    document.text("ChecksumType", type_of(checksum.kind).name());
+}
+
+/// Joins the checksums of parts.
+pub(super) struct Joiner;
+
+impl JoinChecksums for Joiner {
+    fn join(&self, kind: u8, parts: &[(Option<Checksum>, u64)]) -> Option<Checksum> {
+        let algorithm = algorithm_of(kind)?;
+        let values = parts
+            .iter()
+            .map(|(checksum, size)| {
+                let value = ChecksumValue::parse(algorithm, &checksum.as_ref()?.value)?;
+                Some((value, *size))
+            })
+            .collect::<Option<Vec<_>>>()?;
+        let value = match type_of(kind) {
+            ChecksumType::Composite => {
+                let joined = composite_of_parts(algorithm, values.iter().map(|(v, _)| v))?;
+                joined.to_composite_text(parts.len())
+            }
+            ChecksumType::FullObject => {
+                let joined =
+                    full_object_of_parts(algorithm, values.iter().map(|(v, size)| (v, *size)))?;
+                joined.to_base64()
+            }
+        };
+        Some(Checksum { kind, value })
+    }
+
+    fn kind_of_part(&self, upload_kind: u8) -> u8 {
+        upload_kind & !COMPOSITE
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn kinds_are_distinct_and_read_back() {
+        let mut seen = std::collections::HashSet::new();
+        for algorithm in ChecksumAlgorithm::ALL {
+            for checksum_type in [ChecksumType::FullObject, ChecksumType::Composite] {
+                let kind = kind_of(algorithm, checksum_type);
+                assert!(kind != 0 && seen.insert(kind));
+                assert_eq!(algorithm_of(kind), Some(algorithm));
+                assert_eq!(type_of(kind), checksum_type);
+            }
+        }
+        assert_eq!(algorithm_of(0), None);
+    }
+}

@@ -1,0 +1,7 @@
+//! Tests of the store below HTTP: real engines on a temporary folder, a key ring in memory.
+
+mod copies;
+mod faults;
+mod listing;
+mod multipart;
+mod world;
