@@ -38,14 +38,15 @@ class Mismatch(Exception):
 def main() -> int:
     arguments = parse_arguments()
     steps = Steps(quiet=arguments.quiet)
-    spark = SparkSession.builder.appName(f"moat spark-sql {arguments.base}").getOrCreate()
+    spark = SparkSession.builder.appName(f"moat spark-sql {' '.join(arguments.base)}").getOrCreate()
     failure = None
     try:
         with steps.step("local tables and expected results"):
             expected = local_truth(spark, Path(arguments.local), arguments.scale)
-        if not arguments.select_only:
-            write_everything(spark, arguments, steps)
-        read_and_compare(spark, arguments.base, expected, steps)
+        for base in arguments.base:
+            if not arguments.select_only:
+                write_everything(spark, base, Path(arguments.local), steps)
+            read_and_compare(spark, base, expected, steps)
     except Mismatch as error:
         failure = str(error)
     except Exception as error:  # Spark raises Java exceptions of any class: the first lines say what happened.
@@ -57,7 +58,7 @@ def main() -> int:
     if failure:
         print(f"FAILED: {failure}", file=sys.stderr, flush=True)
         return 1
-    print(f"PASSED in {sum(steps.seconds.values()):.1f} s: {arguments.base}", flush=True)
+    print(f"PASSED in {sum(steps.seconds.values()):.1f} s: {' '.join(arguments.base)}", flush=True)
     return 0
 
 
@@ -70,7 +71,7 @@ def root_cause(error: Exception) -> str:
 
 def parse_arguments() -> argparse.Namespace:
     parser = argparse.ArgumentParser(description="writes and reads TPC-H-like tables on an S3 store and compares the results")
-    parser.add_argument("--base", required=True, help="where to write, e.g. s3a://lake/rows/direct")
+    parser.add_argument("--base", required=True, nargs="+", help="where to write, e.g. s3a://lake/rows/direct; several are done in turn")
     parser.add_argument("--local", required=True, help="a local folder for the same tables")
     parser.add_argument("--scale", type=float, default=0.01, help="TPC-H scale factor (1 = 6 million line items)")
     parser.add_argument("--select-only", action="store_true", help="write nothing; read what an earlier run wrote at --base")
@@ -90,9 +91,10 @@ class Steps:
     def step(self, name: str):
         started = time.monotonic()
         yield
-        self.seconds[name] = round(time.monotonic() - started, 2)
+        seconds = time.monotonic() - started
+        self.seconds[name] = round(self.seconds.get(name, 0.0) + seconds, 2)
         if not self.quiet:
-            print(f"  {self.seconds[name]:6.1f} s  {name}", flush=True)
+            print(f"  {seconds:6.1f} s  {name}", flush=True)
 
 
 # ---- the truth: local files ----
@@ -122,8 +124,8 @@ def local_path(folder: Path, table: str) -> str:
 # ---- writing ----
 
 
-def write_everything(spark: SparkSession, arguments: argparse.Namespace, steps: Steps) -> None:
-    base, tables = arguments.base, read_local(spark, Path(arguments.local))
+def write_everything(spark: SparkSession, base: str, local: Path, steps: Steps) -> None:
+    tables = read_local(spark, local)
     with steps.step("remove what an earlier run left"):
         delete_recursively(spark, base)
     with steps.step("write: small tables"):

@@ -11,8 +11,8 @@
 #   --quiet        prints the last line only
 #
 # The data folder of the stack is $MOAT_DATA, else ./moat-data, else the one that `KEEP=1 make demo` left running.
-# More knobs (environment): MOAT_BUCKET (lake), MOAT_SSE_KMS_KEY (demo-key), MOAT_SCALE (0.01), MOAT_ROW (name of the folder
-# in the bucket), MOAT_REPORT (file for the result as JSON), MOAT_SPARK (spark35 or spark4), SPARK_MASTER (local[2]),
+# More knobs (environment): MOAT_BUCKET (lake), MOAT_SSE_KMS_KEY (demo-key), MOAT_SCALE (0.01), MOAT_ROW (the folder in the
+# bucket; several names, with spaces between, are done in turn), MOAT_REPORT (file for the result as JSON), MOAT_SPARK (spark35 or spark4), SPARK_MASTER (local[2]),
 # MOAT_SPARK_EVENT_LOG (s3a:// folder), MOAT_LOCAL_TABLES (local copy of the tables), and MOAT_STORE_URL, MOAT_PROXY_HTTPS_URL,
 # MOAT_PROXY_HTTP_URL where the addresses differ from what the data folder says.
 set -euo pipefail
@@ -81,7 +81,8 @@ export SPARK_HOME
 
 bucket=${MOAT_BUCKET:-lake}
 row=${MOAT_ROW:-$path$([[ $sse_kms == no ]] || echo -sse-kms)}
-base=s3a://$bucket/rows/$row
+bases=()
+for name in $row; do bases+=("s3a://$bucket/rows/$name"); done
 work=$(mktemp -d)
 trap 'rm -rf "$work"' EXIT
 
@@ -107,17 +108,17 @@ fill ACCESS_KEY "$access_key"
 fill SECRET_KEY "$secret_key"
 fill TRUST_OPTIONS "-Djavax.net.ssl.trustStore=$truststore -Djavax.net.ssl.trustStorePassword=$truststore_password -Djavax.net.ssl.trustStoreType=PKCS12"
 fill ENCRYPTION "$encryption"
-fill BASE "$base"
+fill BASE "${bases[0]}"
 fill CORES "$(nproc)"
 fill CLUSTER "$cluster"
 printf '%s\n' "$text" >"$settings"
 
-arguments=(--base "$base" --local "${MOAT_LOCAL_TABLES:-$repository/.work/tables}" --scale "${MOAT_SCALE:-0.01}")
+arguments=(--base "${bases[@]}" --local "${MOAT_LOCAL_TABLES:-$repository/.work/tables}" --scale "${MOAT_SCALE:-0.01}")
 [[ $select_only == no ]] || arguments+=(--select-only)
 [[ $quiet == no ]] || arguments+=(--quiet)
 [[ -z ${MOAT_REPORT:-} ]] || arguments+=(--report "$MOAT_REPORT")
 
-[[ $quiet == yes ]] || echo "row $row: $endpoint, $base"
+[[ $quiet == yes ]] || echo "row $row: $endpoint, ${bases[*]}"
 # --py-files would be needed only if Python ran on executors; the job is SQL all through.
 "$SPARK_HOME/bin/spark-submit" \
     --master "${SPARK_MASTER:-local[2]}" \

@@ -1,0 +1,65 @@
+# Everything that people and CI run. `make` alone says what there is.
+
+# One target folder for all checkouts on a machine: dependencies are built once.
+export CARGO_TARGET_DIR ?= $(HOME)/.cache/moat/target
+# Clients, Spark and peers, pinned; see scripts/tools.py. Another folder can be named, to share it between checkouts.
+export MOAT_TOOLS ?= $(CURDIR)/.tools
+
+RELEASE := $(CARGO_TARGET_DIR)/release/moat
+PYTHON := $(MOAT_TOOLS)/client/bin/python
+# What the end-to-end tests use; rclone is left out where no Debian mirror is reached, and says so.
+TEST_TOOLS := client boto3-1.24 aws s3cmd rclone mc spark35 spark4
+# Further arguments for pytest, e.g. `make e2e PYTEST='-k range -x'`.
+PYTEST ?=
+
+.PHONY: help
+help:
+	@echo 'make demo    the whole thread: Spark and boto3 on an encrypted store, with evidence (KEEP=1 leaves it running)'
+	@echo 'make check   format, clippy, tidy and unit tests: what to run before a commit'
+	@echo 'make test    everything that CI runs: check, then end-to-end tests with real clients'
+	@echo 'make e2e     the end-to-end tests alone (PYTEST="-k name" picks some)'
+	@echo 'make bench   load, beside MinIO and SeaweedFS (not in CI)'
+	@echo 'make clean   removes .work and the build, keeps the tools'
+
+.PHONY: demo
+demo: release
+	@scripts/tools.py client spark35
+	@MOAT_BIN='$(RELEASE)' '$(PYTHON)' demo/demo.py
+
+.PHONY: demo-stop
+demo-stop:
+	@'$(PYTHON)' demo/demo.py --stop
+
+.PHONY: release
+release:
+	@command -v cargo >/dev/null || { echo 'make: cargo is missing: install Rust with rustup; rust-toolchain.toml names the version' >&2; exit 1; }
+	cargo build --release --locked -p moat
+
+.PHONY: check
+check:
+	cargo fmt --all --check
+	cargo clippy --workspace --all-targets --locked -- -D warnings
+	cargo xtask tidy
+	cargo test --workspace --locked
+
+.PHONY: e2e
+e2e: release
+	@scripts/tools.py $(TEST_TOOLS)
+	@MOAT_BIN='$(RELEASE)' '$(PYTHON)' -m pytest -c tests/pytest.ini tests $(PYTEST)
+
+.PHONY: test
+test: check fuzz-smoke e2e
+
+# Seconds for each fuzz target, from the committed corpus. The script says what it needs and ends with 0 if there is none yet.
+.PHONY: fuzz-smoke
+fuzz-smoke:
+	@if [ -x fuzz/smoke.sh ]; then fuzz/smoke.sh; else echo 'fuzz: no targets yet'; fi
+
+.PHONY: bench
+bench: release
+	@MOAT_BIN='$(RELEASE)' bench/run.sh
+
+.PHONY: clean
+clean:
+	rm -rf .work
+	cargo clean
