@@ -1,1 +1,22 @@
-//! S3 as pure data: SigV4, chunk framing, XML, error codes.
+//! S3 as pure data: SigV4, chunk framing, checksums, XML, request routing, error codes.
+//!
+//! Nothing here opens a socket or a file, and nothing is async. Bytes, time and randomness come
+//! in as arguments, so each part can be fuzzed and tested with vectors. What the parts promise:
+//!
+//! - [`sigv4`] parses, verifies and makes AWS Signature Version 4, over the request as received.
+//! - [`chunked`] decodes and encodes `aws-chunked` bodies without buffering a chunk.
+//! - [`checksum`] runs and compares the payload digests that S3 knows.
+//! - [`request`] turns method, host, path, query and headers into an operation and typed values.
+//! - [`xml`] reads request documents within limits and writes answer documents.
+//! - [`error`] is the table of S3 error codes: code text, HTTP status, default message.
+
+pub mod checksum;
+pub mod chunked;
+pub mod error;
+pub mod request;
+pub mod sigv4;
+pub mod time;
+pub mod uri;
+pub mod xml;
+
+pub use error::{ErrorCode, S3Error};
