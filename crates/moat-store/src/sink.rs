@@ -29,7 +29,6 @@ const APPEND_BYTES: usize = 1 << 20;
 /// A blob that is stored but that nothing refers to yet.
 pub(crate) struct Sealed {
     pub(crate) dek: Dek,
-    pub(crate) id: BlobId,
     pub(crate) body: Body,
     /// The sealed bytes of an inline blob.
     pub(crate) inline: Option<Bytes>,
@@ -67,7 +66,6 @@ impl<M: MetaStore, B: BlobStore> Store<M, B> {
         let Some(sealer) = sealer else {
             return Ok(Sealed {
                 dek,
-                id,
                 body: Body::Empty,
                 inline: None,
                 pending: None,
@@ -82,7 +80,6 @@ impl<M: MetaStore, B: BlobStore> Store<M, B> {
             let inline = Some(Bytes::from(tail));
             return Ok(Sealed {
                 dek,
-                id,
                 body,
                 inline,
                 pending: None,
@@ -95,7 +92,6 @@ impl<M: MetaStore, B: BlobStore> Store<M, B> {
         let body = Body::Blob { id, inline: false };
         Ok(Sealed {
             dek,
-            id,
             body,
             inline: None,
             pending,

@@ -258,7 +258,7 @@ impl<M: MetaStore, B: BlobStore> HttpBody for Source<M, B> {
             };
             let next = ready!(Pin::new(&mut reading.0).poll(context));
             self.reading = None;
-            match next.map_err(|error| internal(error)).and_then(|next| next) {
+            match next.map_err(internal).and_then(|next| next) {
                 Ok((cursor, ready)) => self.take_in(cursor, ready),
                 Err(error) => return Poll::Ready(Some(Err(cut(&error)))),
             }

@@ -4,8 +4,8 @@ use http::header::{self, HeaderName, HeaderValue};
 use http::{HeaderMap, Response, StatusCode};
 use moat_net::Body;
 use moat_s3::error::{ErrorDocument, to_xml};
-use moat_s3::time::{http_date, iso_millis};
-use moat_types::UnixMillis;
+use moat_s3::time::http_date;
+use moat_s3::xml::Owner;
 
 use crate::error::Error;
 use crate::rows::{Attributes, Entry, Envelope, Scheme};
@@ -20,6 +20,12 @@ const SSE_CUSTOMER_MD5: HeaderName =
     HeaderName::from_static("x-amz-server-side-encryption-customer-key-md5");
 const REQUEST_ID: HeaderName = HeaderName::from_static("x-amz-request-id");
 const HOST_ID: HeaderName = HeaderName::from_static("x-amz-id-2");
+
+/// The owner of everything, until there are accounts.
+pub(super) const OWNER: Owner<'static> = Owner {
+    id: "02d6176db174dc93cb1b899f7c6078f08654445fe8cf1b6ce98d8855f66bdbf4",
+    display_name: "moat",
+};
 
 pub(super) type Answer = Response<Body>;
 
@@ -103,11 +109,6 @@ pub(super) fn set_object(headers: &mut HeaderMap, entry: &Entry, attributes: &At
             &entry.storage_class,
         );
     }
-}
-
-/// The time as documents write it.
-pub(super) fn iso(at: UnixMillis) -> String {
-    iso_millis(at).as_str().to_owned()
 }
 
 /// The ids that every answer carries.

@@ -1,9 +1,6 @@
 //! One request, parsed: what it is about, and what it says.
 
-use std::sync::Arc;
-
 use http::request::Parts;
-use moat_net::Peer;
 use moat_s3::ErrorCode;
 use moat_s3::request::{Operation, Query};
 use moat_s3::sigv4::{ChunkSeed, PayloadHash};
@@ -14,7 +11,6 @@ use crate::error::{Error, Result};
 /// A request whose signature was verified. The body travels apart from it.
 pub(super) struct Call<'a> {
     pub(super) parts: &'a Parts,
-    pub(super) peer: &'a Arc<Peer>,
     pub(super) query: &'a Query<'a>,
     pub(super) operation: Operation,
     pub(super) bucket: Option<BucketName>,

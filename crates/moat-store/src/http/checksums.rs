@@ -9,7 +9,7 @@ use moat_s3::ErrorCode;
 use moat_s3::checksum::{
     ChecksumAlgorithm, ChecksumType, ChecksumValue, composite_of_parts, full_object_of_parts,
 };
-use moat_s3::xml::{CompletedPart, XmlWriter};
+use moat_s3::xml::{Checksums, CompletedPart};
 
 use super::answer::set;
 use super::call::Call;
@@ -170,26 +170,19 @@ pub(super) fn set_kind(headers: &mut HeaderMap, kind: u8) {
     );
 }
 
-/// Writes the elements of a listed object's checksum: which, not what.
-pub(super) fn write_kind(document: &mut XmlWriter, kind: u8) {
-    let Some(algorithm) = algorithm_of(kind) else {
-        return;
-    };
-    document.text("ChecksumAlgorithm", algorithm.name());
-    document.text("ChecksumType", type_of(kind).name());
+/// Algorithm and type of a kind, as listings show them.
+pub(super) fn algorithm_and_type(kind: u8) -> Option<(ChecksumAlgorithm, ChecksumType)> {
+    Some((algorithm_of(kind)?, type_of(kind)))
 }
 
-/// Writes the element of a value.
-pub(super) fn write_value(document: &mut XmlWriter, checksum: &Checksum) {
-    if let Some(algorithm) = algorithm_of(checksum.kind) {
-        document.text(algorithm.element_name(), &checksum.value);
-    }
-}
-
-/// Writes the elements of a value and its type.
-pub(super) fn write_checksum(document: &mut XmlWriter, checksum: &Checksum) {
-    write_value(document, checksum);
-    document.text("ChecksumType", type_of(checksum.kind).name());
+/// A checksum as documents show it.
+pub(super) fn shown_checksum(checksum: &Checksum) -> Option<Checksums<'_>> {
+    let (algorithm, checksum_type) = algorithm_and_type(checksum.kind)?;
+    Some(Checksums {
+        algorithm,
+        text: &checksum.value,
+        checksum_type: Some(checksum_type),
+    })
 }
 
 /// Joins the checksums of parts.

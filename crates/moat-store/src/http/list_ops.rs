@@ -6,14 +6,17 @@ use hyper::body::Incoming;
 use moat_blob::BlobStore;
 use moat_meta::MetaStore;
 use moat_s3::ErrorCode;
-use moat_s3::uri::{self, Slash};
-use moat_s3::xml::{self as documents, XmlWriter};
+use moat_s3::xml::{
+    DeletedObject, FailedDelete, ListMultipartUploadsPage, ListObjectVersionsPage, ListObjectsPage,
+    ListObjectsV2Page, ListedObject, ListedUpload, ListedVersion, Owner, VersionKind,
+    delete_result, read_delete,
+};
 use moat_types::{ObjectKey, UploadId};
 
-use super::answer::{Answer, iso, xml};
+use super::answer::{Answer, OWNER, xml};
 use super::body::small_body;
-use super::bucket_ops::write_owner;
 use super::call::Call;
+use super::checksums;
 use super::service::S3Service;
 use crate::error::{Error, Result};
 use crate::list::{ListQuery, Listed, Listing, UploadQuery};
@@ -24,41 +27,17 @@ const ENTRIES_DEFAULT: u64 = 1000;
 const ENTRIES_MAX: u64 = 5000;
 /// A thousand keys of a kilobyte each, all escaped, and their frames.
 const DELETE_BYTES_MAX: usize = 8 << 20;
-/// Bytes of a listed key in XML: a first guess for the document's buffer.
-const BYTES_PER_ENTRY: usize = 320;
-
-/// `encoding-type` of a listing.
-#[derive(Clone, Copy, PartialEq, Eq)]
-enum Encoding {
-    None,
-    Url,
-}
-
-impl Encoding {
-    fn of(call: &Call<'_>) -> Result<Self> {
-        match call.query.get("encoding-type") {
-            None | Some("") => Ok(Self::None),
-            Some(value) if value.eq_ignore_ascii_case("url") => Ok(Self::Url),
-            Some(value) => Err(Error::new(
-                ErrorCode::InvalidArgument,
-                "Invalid Encoding Method specified in Request",
-            )
-            .with("ArgumentName", "encoding-type")
-            .with("ArgumentValue", value)),
-        }
-    }
-
-    fn write(self, document: &mut XmlWriter, name: &str, text: &str) {
-        match self {
-            Self::None => document.text(name, text),
-            Self::Url => document.text(name, &uri::encode(text.as_bytes(), Slash::Keep)),
-        }
-    }
-
-    fn declare(self, document: &mut XmlWriter) {
-        if self == Self::Url {
-            document.text("EncodingType", "url");
-        }
+/// Whether names in the answer are percent-encoded.
+fn encoding_url(call: &Call<'_>) -> Result<bool> {
+    match call.query.get("encoding-type") {
+        None | Some("") => Ok(false),
+        Some(value) if value.eq_ignore_ascii_case("url") => Ok(true),
+        Some(value) => Err(Error::new(
+            ErrorCode::InvalidArgument,
+            "Invalid Encoding Method specified in Request",
+        )
+        .with("ArgumentName", "encoding-type")
+        .with("ArgumentValue", value)),
     }
 }
 
@@ -79,260 +58,235 @@ fn text(call: &Call<'_>, name: &str) -> String {
 
 impl<M: MetaStore, B: BlobStore> S3Service<M, B> {
     pub(super) async fn list_objects(&self, call: &Call<'_>) -> Result<Answer> {
-        let encoding = Encoding::of(call)?;
-        let query = ListQuery {
-            prefix: text(call, "prefix"),
-            delimiter: text(call, "delimiter"),
-            after: text(call, "marker"),
-            entries_max: entries_max(call, "max-keys")?,
-        };
+        let query = list_query(call, call.query.get("marker").unwrap_or_default())?;
         let bucket = call.bucket()?;
-        let listing = self.store().list(bucket, &query).await?;
-        let mut document = begin_listing(&listing, "ListBucketResult", bucket.as_str());
-        encoding.write(&mut document, "Prefix", &query.prefix);
-        encoding.write(&mut document, "Marker", &query.after);
-        document.number("MaxKeys", query.entries_max as u64);
-        if !query.delimiter.is_empty() {
-            encoding.write(&mut document, "Delimiter", &query.delimiter);
-        }
-        encoding.declare(&mut document);
-        document.boolean("IsTruncated", listing.next_after.is_some());
-        // S3 gives NextMarker only with a delimiter; without one it is the last key anyway.
-        if let Some(next) = listing
-            .next_after
-            .as_ref()
-            .filter(|_| !query.delimiter.is_empty())
-        {
-            encoding.write(&mut document, "NextMarker", next);
-        }
-        write_entries(&mut document, &listing, encoding, Owner::Shown, "Contents")?;
-        document.close("ListBucketResult");
-        Ok(xml(document.finish()))
+        let listing = self.store.list(bucket, &query).await?;
+        let (objects, prefixes) = shown(&listing, Some(OWNER))?;
+        let page = ListObjectsPage {
+            bucket: bucket.as_str(),
+            prefix: &query.prefix,
+            delimiter: call.query.get("delimiter").filter(|text| !text.is_empty()),
+            marker: &query.after,
+            // S3 gives NextMarker only with a delimiter; without one it is the last key anyway.
+            next_marker: listing
+                .next_after
+                .as_deref()
+                .filter(|_| !query.delimiter.is_empty()),
+            max_keys: query.entries_max as u64,
+            is_truncated: listing.next_after.is_some(),
+            encoding_url: encoding_url(call)?,
+            objects: &objects,
+            common_prefixes: &prefixes,
+        };
+        Ok(xml(page.to_xml()))
     }
 
     pub(super) async fn list_objects_v2(&self, call: &Call<'_>) -> Result<Answer> {
-        let encoding = Encoding::of(call)?;
         let token = call.query.get("continuation-token");
-        let start_after = text(call, "start-after");
+        let start_after = call
+            .query
+            .get("start-after")
+            .filter(|text| !text.is_empty());
         let after = match token {
-            None => start_after.clone(),
+            None => start_after.unwrap_or_default().to_owned(),
             Some(token) => decode_token(token)?,
         };
-        let query = ListQuery {
-            prefix: text(call, "prefix"),
-            delimiter: text(call, "delimiter"),
-            after,
-            entries_max: entries_max(call, "max-keys")?,
-        };
+        let query = list_query(call, &after)?;
         let bucket = call.bucket()?;
-        let listing = self.store().list(bucket, &query).await?;
-        let owner = match call.query.get("fetch-owner") {
-            Some(value) if value.eq_ignore_ascii_case("true") => Owner::Shown,
-            _ => Owner::Hidden,
+        let listing = self.store.list(bucket, &query).await?;
+        let fetch_owner = call.query.get("fetch-owner");
+        let owner = fetch_owner
+            .filter(|value| value.eq_ignore_ascii_case("true"))
+            .map(|_| OWNER);
+        let (objects, prefixes) = shown(&listing, owner)?;
+        let next_token = listing.next_after.as_deref().map(encode_token);
+        let page = ListObjectsV2Page {
+            bucket: bucket.as_str(),
+            prefix: &query.prefix,
+            delimiter: call.query.get("delimiter").filter(|text| !text.is_empty()),
+            start_after,
+            continuation_token: token,
+            next_continuation_token: next_token.as_deref(),
+            max_keys: query.entries_max as u64,
+            is_truncated: listing.next_after.is_some(),
+            encoding_url: encoding_url(call)?,
+            objects: &objects,
+            common_prefixes: &prefixes,
         };
-        let mut document = begin_listing(&listing, "ListBucketResult", bucket.as_str());
-        encoding.write(&mut document, "Prefix", &query.prefix);
-        document.number("KeyCount", listing.entries.len() as u64);
-        document.number("MaxKeys", query.entries_max as u64);
-        if !query.delimiter.is_empty() {
-            encoding.write(&mut document, "Delimiter", &query.delimiter);
-        }
-        encoding.declare(&mut document);
-        document.boolean("IsTruncated", listing.next_after.is_some());
-        if let Some(token) = token {
-            document.text("ContinuationToken", token);
-        }
-        if let Some(next) = &listing.next_after {
-            document.text("NextContinuationToken", &encode_token(next));
-        }
-        if !start_after.is_empty() {
-            encoding.write(&mut document, "StartAfter", &start_after);
-        }
-        write_entries(&mut document, &listing, encoding, owner, "Contents")?;
-        document.close("ListBucketResult");
-        Ok(xml(document.finish()))
+        Ok(xml(page.to_xml()))
     }
 
     /// Every object has one version here, which S3 calls `null`: tools that clean up buckets
     /// list versions and delete each.
     pub(super) async fn list_versions(&self, call: &Call<'_>) -> Result<Answer> {
-        let encoding = Encoding::of(call)?;
-        let query = ListQuery {
-            prefix: text(call, "prefix"),
-            delimiter: text(call, "delimiter"),
-            after: text(call, "key-marker"),
-            entries_max: entries_max(call, "max-keys")?,
-        };
+        let query = list_query(call, call.query.get("key-marker").unwrap_or_default())?;
         let bucket = call.bucket()?;
-        let listing = self.store().list(bucket, &query).await?;
-        let mut document = begin_listing(&listing, "ListVersionsResult", bucket.as_str());
-        encoding.write(&mut document, "Prefix", &query.prefix);
-        encoding.write(&mut document, "KeyMarker", &query.after);
-        document.text("VersionIdMarker", &text(call, "version-id-marker"));
-        document.number("MaxKeys", query.entries_max as u64);
-        if !query.delimiter.is_empty() {
-            encoding.write(&mut document, "Delimiter", &query.delimiter);
-        }
-        encoding.declare(&mut document);
-        document.boolean("IsTruncated", listing.next_after.is_some());
-        if let Some(next) = &listing.next_after {
-            encoding.write(&mut document, "NextKeyMarker", next);
-            document.text("NextVersionIdMarker", "null");
-        }
-        write_entries(&mut document, &listing, encoding, Owner::Shown, "Version")?;
-        document.close("ListVersionsResult");
-        Ok(xml(document.finish()))
+        let listing = self.store.list(bucket, &query).await?;
+        let (objects, prefixes) = shown(&listing, Some(OWNER))?;
+        let versions: Vec<ListedVersion<'_>> = objects.iter().map(null_version).collect();
+        let page = ListObjectVersionsPage {
+            bucket: bucket.as_str(),
+            prefix: &query.prefix,
+            delimiter: call.query.get("delimiter").filter(|text| !text.is_empty()),
+            key_marker: &query.after,
+            version_id_marker: call.query.get("version-id-marker").unwrap_or_default(),
+            next: listing.next_after.as_deref().map(|key| (key, NULL_VERSION)),
+            max_keys: query.entries_max as u64,
+            is_truncated: listing.next_after.is_some(),
+            encoding_url: encoding_url(call)?,
+            versions: &versions,
+            common_prefixes: &prefixes,
+        };
+        Ok(xml(page.to_xml()))
     }
 
     pub(super) async fn list_uploads(&self, call: &Call<'_>) -> Result<Answer> {
-        let encoding = Encoding::of(call)?;
-        let marker = text(call, "upload-id-marker");
+        let marker = call.query.get("upload-id-marker").unwrap_or_default();
         let query = UploadQuery {
             prefix: text(call, "prefix"),
             delimiter: text(call, "delimiter"),
             key_marker: text(call, "key-marker"),
-            upload_marker: UploadId::parse(&marker),
+            upload_marker: UploadId::parse(marker),
             entries_max: entries_max(call, "max-uploads")?,
         };
         let bucket = call.bucket()?;
-        let listing = self.store().list_uploads(bucket, &query).await?;
-        let mut document = XmlWriter::document(512 + listing.uploads.len() * 512);
-        document.open_root("ListMultipartUploadsResult");
-        document.text("Bucket", bucket.as_str());
-        encoding.write(&mut document, "KeyMarker", &query.key_marker);
-        document.text("UploadIdMarker", &marker);
-        if let Some((key, id)) = listing.last.as_ref().filter(|_| listing.truncated) {
-            encoding.write(&mut document, "NextKeyMarker", key);
-            document.text(
-                "NextUploadIdMarker",
-                &id.map(|id| id.to_string()).unwrap_or_default(),
-            );
-        }
-        encoding.write(&mut document, "Prefix", &query.prefix);
-        if !query.delimiter.is_empty() {
-            encoding.write(&mut document, "Delimiter", &query.delimiter);
-        }
-        encoding.declare(&mut document);
-        document.number("MaxUploads", query.entries_max as u64);
-        document.boolean("IsTruncated", listing.truncated);
-        for (key, id, row) in &listing.uploads {
-            document.open("Upload");
-            encoding.write(&mut document, "Key", key);
-            document.text("UploadId", &id.to_string());
-            super::multipart_ops::write_initiator(&mut document);
-            write_owner(&mut document);
-            document.text("StorageClass", shown_class(&row.storage_class));
-            document.text("Initiated", &iso(row.initiated));
-            document.close("Upload");
-        }
-        for prefix in &listing.prefixes {
-            write_prefix(&mut document, encoding, prefix);
-        }
-        document.close("ListMultipartUploadsResult");
-        Ok(xml(document.finish()))
+        let listing = self.store.list_uploads(bucket, &query).await?;
+        let ids: Vec<String> = listing
+            .uploads
+            .iter()
+            .map(|(_, id, _)| id.to_string())
+            .collect();
+        let uploads: Vec<ListedUpload<'_>> = listing
+            .uploads
+            .iter()
+            .zip(&ids)
+            .map(|((key, _, row), id)| ListedUpload {
+                key,
+                upload_id: id,
+                initiated: row.initiated,
+                owner: OWNER,
+                storage_class: shown_class(&row.storage_class),
+                checksum: checksums::algorithm_and_type(row.checksum_kind),
+            })
+            .collect();
+        let prefixes: Vec<&str> = listing.prefixes.iter().map(String::as_str).collect();
+        let last_id = listing
+            .last
+            .as_ref()
+            .and_then(|(_, id)| id.map(|id| id.to_string()));
+        let next = listing.last.as_ref().filter(|_| listing.truncated);
+        let page = ListMultipartUploadsPage {
+            bucket: bucket.as_str(),
+            prefix: &query.prefix,
+            delimiter: call.query.get("delimiter").filter(|text| !text.is_empty()),
+            key_marker: &query.key_marker,
+            upload_id_marker: marker,
+            next: next.map(|(key, _)| (key.as_str(), last_id.as_deref().unwrap_or_default())),
+            max_uploads: query.entries_max as u64,
+            is_truncated: listing.truncated,
+            encoding_url: encoding_url(call)?,
+            uploads: &uploads,
+            common_prefixes: &prefixes,
+        };
+        Ok(xml(page.to_xml()))
     }
 
     pub(super) async fn delete_objects(&self, call: &Call<'_>, body: Incoming) -> Result<Answer> {
         let bytes = small_body(call, body, DELETE_BYTES_MAX).await?;
-        let request = documents::read_delete(&bytes)?;
+        let request = read_delete(&bytes)?;
         let mut keys = Vec::with_capacity(request.objects.len());
-        let mut refused: Vec<(&str, ErrorCode)> = Vec::new();
+        let mut failed = Vec::new();
         for object in &request.objects {
-            match ObjectKey::parse(&object.key) {
-                _ if object.version_id.as_deref().is_some_and(|id| id != "null") => {
-                    refused.push((&object.key, ErrorCode::NoSuchVersion));
+            let code = match ObjectKey::parse(&object.key) {
+                _ if object
+                    .version_id
+                    .as_deref()
+                    .is_some_and(|id| id != NULL_VERSION) =>
+                {
+                    ErrorCode::NoSuchVersion
                 }
-                Ok(key) => keys.push(key),
-                Err(_) => refused.push((&object.key, ErrorCode::KeyTooLong)),
+                Ok(key) => {
+                    keys.push(key);
+                    continue;
+                }
+                Err(_) => ErrorCode::KeyTooLong,
+            };
+            failed.push(FailedDelete {
+                key: &object.key,
+                version_id: object.version_id.as_deref(),
+                code,
+                message: code.message(),
+            });
+        }
+        self.store.delete_objects(call.bucket()?, &keys).await?;
+        let deleted = keys
+            .iter()
+            .filter(|_| !request.quiet)
+            .map(|key| DeletedObject {
+                key: key.as_str(),
+                version_id: None,
+                delete_marker_version_id: None,
+            });
+        Ok(xml(delete_result(deleted, failed)))
+    }
+}
+
+/// The version id of objects outside versioned buckets.
+const NULL_VERSION: &str = "null";
+
+fn list_query(call: &Call<'_>, after: &str) -> Result<ListQuery> {
+    Ok(ListQuery {
+        prefix: text(call, "prefix"),
+        delimiter: text(call, "delimiter"),
+        after: after.to_owned(),
+        entries_max: entries_max(call, "max-keys")?,
+    })
+}
+
+/// The entries of a listing in the two lists that S3 answers with.
+fn shown<'a>(
+    listing: &'a Listing,
+    owner: Option<Owner<'static>>,
+) -> Result<(Vec<ListedObject<'a>>, Vec<&'a str>)> {
+    let mut objects = Vec::with_capacity(listing.entries.len());
+    let mut prefixes = Vec::new();
+    for entry in &listing.entries {
+        match entry {
+            Listed::Prefix(prefix) => prefixes.push(prefix.as_str()),
+            Listed::Object(page, row) => {
+                let (key, object) = listing.object(*page, *row)?;
+                objects.push(ListedObject {
+                    key,
+                    last_modified: object.modified,
+                    etag: object.etag,
+                    size: object.size,
+                    storage_class: shown_class(object.storage_class),
+                    owner,
+                    checksum: checksums::algorithm_and_type(object.checksum_kind),
+                });
             }
         }
-        self.store().delete_objects(call.bucket()?, &keys).await?;
-        let mut document = XmlWriter::document(128 + request.objects.len() * 96);
-        document.open_root("DeleteResult");
-        if !request.quiet {
-            for key in &keys {
-                document.open("Deleted");
-                document.text("Key", key.as_str());
-                document.close("Deleted");
-            }
-        }
-        for (key, code) in refused {
-            document.open("Error");
-            document.text("Key", key);
-            document.text("Code", code.as_str());
-            document.text("Message", code.message());
-            document.close("Error");
-        }
-        document.close("DeleteResult");
-        Ok(xml(document.finish()))
+    }
+    Ok((objects, prefixes))
+}
+
+fn null_version<'a>(object: &ListedObject<'a>) -> ListedVersion<'a> {
+    ListedVersion {
+        key: object.key,
+        version_id: NULL_VERSION,
+        is_latest: true,
+        last_modified: object.last_modified,
+        owner: OWNER,
+        kind: VersionKind::Version {
+            etag: object.etag,
+            size: object.size,
+            storage_class: object.storage_class,
+            checksum: object.checksum,
+        },
     }
 }
 
-fn begin_listing(listing: &Listing, root: &str, bucket: &str) -> XmlWriter {
-    let mut document = XmlWriter::document(512 + listing.entries.len() * BYTES_PER_ENTRY);
-    document.open_root(root);
-    document.text("Name", bucket);
-    document
-}
-
-#[derive(Clone, Copy, PartialEq, Eq)]
-enum Owner {
-    Shown,
-    Hidden,
-}
-
-/// Objects first, then common prefixes, as S3 orders the elements.
-fn write_entries(
-    document: &mut XmlWriter,
-    listing: &Listing,
-    encoding: Encoding,
-    owner: Owner,
-    element: &str,
-) -> Result<()> {
-    for entry in &listing.entries {
-        let Listed::Object(page, row) = entry else {
-            continue;
-        };
-        let (key, object) = listing.object(*page, *row)?;
-        document.open(element);
-        encoding.write(document, "Key", key);
-        if element == "Version" {
-            document.text("VersionId", "null");
-            document.boolean("IsLatest", true);
-        }
-        document.text(
-            "LastModified",
-            moat_s3::time::iso_millis(object.modified).as_str(),
-        );
-        document.open("ETag");
-        document.escaped("\"");
-        document.escaped(object.etag);
-        document.escaped("\"");
-        document.close("ETag");
-        if object.checksum_kind != 0 {
-            super::checksums::write_kind(document, object.checksum_kind);
-        }
-        document.number("Size", object.size);
-        if owner == Owner::Shown {
-            write_owner(document);
-        }
-        document.text("StorageClass", shown_class(object.storage_class));
-        document.close(element);
-    }
-    for entry in &listing.entries {
-        if let Listed::Prefix(prefix) = entry {
-            write_prefix(document, encoding, prefix);
-        }
-    }
-    Ok(())
-}
-
-fn write_prefix(document: &mut XmlWriter, encoding: Encoding, prefix: &str) {
-    document.open("CommonPrefixes");
-    encoding.write(document, "Prefix", prefix);
-    document.close("CommonPrefixes");
-}
-
+/// The storage class as answers name it.
 pub(super) fn shown_class(stored: &str) -> &str {
     if stored.is_empty() {
         "STANDARD"

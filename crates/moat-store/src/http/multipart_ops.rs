@@ -1,25 +1,29 @@
 //! Multipart uploads over HTTP.
 
+use bytes::Bytes;
 use http::StatusCode;
 use hyper::body::Incoming;
 use moat_blob::BlobStore;
 use moat_meta::MetaStore;
 use moat_s3::ErrorCode;
 use moat_s3::request::{Conditions, CustomerKey, SseRequest, parse_copy_source_range};
-use moat_s3::xml::{self as documents, XmlWriter};
-use moat_types::{PartNumber, UploadId};
+use moat_s3::xml::{
+    Checksums, CompletedUpload, CopyResult, ListPartsPage, ListedPart,
+    complete_multipart_upload_result, copy_part_result, initiate_multipart_upload_result,
+    read_complete_multipart_upload,
+};
+use moat_types::{BucketName, ObjectKey, PartNumber, UploadId};
 
-use super::answer::{Answer, empty, iso, set_encryption, set_etag, xml};
+use super::answer::{Answer, OWNER, empty, set_encryption, set_etag, xml};
 use super::body::{RequestBody, small_body};
-use super::bucket_ops::{OWNER_ID, OWNER_NAME, write_owner};
 use super::call::Call;
-use super::checksums::{self, Joiner, set_checksum, write_checksum};
+use super::checksums::{self, Joiner, set_checksum, shown_checksum};
 use super::list_ops::shown_class;
 use super::object_ops::{copy_source, describe, write_conditions};
 use super::service::S3Service;
 use crate::error::{Error, Result};
-use crate::multipart::{CompleteOptions, NamedPart};
-use crate::rows::keys;
+use crate::multipart::{CompleteOptions, NamedPart, OpenUpload};
+use crate::rows::{Checksum, PartRow, keys};
 
 /// 10,000 parts with a checksum each.
 const COMPLETE_BYTES_MAX: usize = 8 << 20;
@@ -33,16 +37,15 @@ impl<M: MetaStore, B: BlobStore> S3Service<M, B> {
         let description = describe(call)?;
         let kind = checksums::kind_of_upload(call)?;
         let (id, envelope, context) = self
-            .store()
+            .store
             .create_upload(bucket, key, asked, description, kind)
             .await?;
-        let mut document = XmlWriter::document(512);
-        document.open_root("InitiateMultipartUploadResult");
-        document.text("Bucket", bucket.as_str());
-        document.text("Key", key.as_str());
-        document.text("UploadId", &id.to_string());
-        document.close("InitiateMultipartUploadResult");
-        let mut answer = xml(document.finish());
+        let id = id.to_string();
+        let mut answer = xml(initiate_multipart_upload_result(
+            bucket.as_str(),
+            key.as_str(),
+            &id,
+        ));
         set_encryption(answer.headers_mut(), &envelope, &context);
         if kind != 0 {
             checksums::set_kind(answer.headers_mut(), kind);
@@ -55,12 +58,12 @@ impl<M: MetaStore, B: BlobStore> S3Service<M, B> {
         let (id, number) = (upload_id(call)?, part_number(call)?);
         refuse_sse_of_part(call)?;
         let customer = CustomerKey::from_headers(&call.parts.headers)?;
-        let upload = self.store().upload(bucket, key, id).await?;
+        let upload = self.store.upload(bucket, key, id).await?;
         let envelope = upload.row.envelope.clone();
         let body =
             RequestBody::of_part(call, body, upload.row.checksum_kind, self.body_idle_timeout)?;
         let part = self
-            .store()
+            .store
             .put_part(bucket, key, upload, number, customer.as_ref(), body)
             .await?;
         let mut answer = empty(StatusCode::OK);
@@ -79,10 +82,10 @@ impl<M: MetaStore, B: BlobStore> S3Service<M, B> {
         let source_customer = CustomerKey::from_copy_source_headers(headers)?;
         let customer = CustomerKey::from_headers(headers)?;
         let conditions = Conditions::from_copy_source_headers(headers)?;
-        let upload = self.store().upload(bucket, key, id).await?;
+        let upload = self.store.upload(bucket, key, id).await?;
         let envelope = upload.row.envelope.clone();
         let source = self
-            .store()
+            .store
             .open_object(&source_bucket, &source_object, source_customer.as_ref())
             .await?;
         conditions.for_copy_source(source.row.facts())?;
@@ -93,7 +96,7 @@ impl<M: MetaStore, B: BlobStore> S3Service<M, B> {
         };
         let source_key = keys::object(&source_bucket, &source_object);
         let part = self
-            .store()
+            .store
             .copy_part(
                 bucket,
                 key,
@@ -107,15 +110,12 @@ impl<M: MetaStore, B: BlobStore> S3Service<M, B> {
                 &Joiner,
             )
             .await?;
-        let mut document = XmlWriter::document(384);
-        document.open_root("CopyPartResult");
-        document.text("LastModified", &iso(part.modified));
-        document.text("ETag", &format!("\"{}\"", part.etag));
-        if let Some(checksum) = &part.checksum {
-            write_checksum(&mut document, checksum);
-        }
-        document.close("CopyPartResult");
-        let mut answer = xml(document.finish());
+        let document = copy_part_result(&CopyResult {
+            etag: &part.etag,
+            last_modified: part.modified,
+            checksum: part.checksum.as_ref().and_then(shown_checksum),
+        });
+        let mut answer = xml(document);
         set_encryption(answer.headers_mut(), &envelope, &[]);
         Ok(answer)
     }
@@ -124,7 +124,7 @@ impl<M: MetaStore, B: BlobStore> S3Service<M, B> {
         let (bucket, key) = (call.bucket()?, call.key()?);
         let id = upload_id(call)?;
         let bytes = small_body(call, body, COMPLETE_BYTES_MAX).await?;
-        let request = documents::read_complete_multipart_upload(&bytes)?;
+        let request = read_complete_multipart_upload(&bytes)?;
         let named = request
             .parts
             .iter()
@@ -151,97 +151,97 @@ impl<M: MetaStore, B: BlobStore> S3Service<M, B> {
             })?,
         };
         let done = self
-            .store()
+            .store
             .complete_upload(bucket, key, id, &named, options, &Joiner)
             .await?;
-        let mut document = XmlWriter::document(768);
-        document.open_root("CompleteMultipartUploadResult");
-        document.text("Location", &location(call));
-        document.text("Bucket", bucket.as_str());
-        document.text("Key", key.as_str());
-        document.text("ETag", &format!("\"{}\"", done.row.entry.etag));
-        if let Some(checksum) = &done.checksum {
-            write_checksum(&mut document, checksum);
-        }
-        document.close("CompleteMultipartUploadResult");
-        let mut answer = xml(document.finish());
+        let document = complete_multipart_upload_result(&CompletedUpload {
+            location: &location(call),
+            bucket: bucket.as_str(),
+            key: key.as_str(),
+            etag: &done.row.entry.etag,
+            checksum: done.checksum.as_ref().and_then(shown_checksum),
+        });
+        let mut answer = xml(document);
         set_encryption(answer.headers_mut(), &done.row.envelope, &[]);
         Ok(answer)
     }
 
     pub(super) async fn abort_upload(&self, call: &Call<'_>) -> Result<Answer> {
-        self.store()
+        self.store
             .abort_upload(call.bucket()?, call.key()?, upload_id(call)?)
             .await?;
         Ok(empty(StatusCode::NO_CONTENT))
     }
 
+    /// The checksums of parts, for uploads that have any: they are sealed, so a key is needed.
+    async fn part_checksums(
+        &self,
+        bucket: &BucketName,
+        key: &ObjectKey,
+        upload: &OpenUpload,
+        page: &[&(PartNumber, Bytes, PartRow)],
+    ) -> Result<Vec<Option<Checksum>>> {
+        if upload.row.checksum_kind == 0 {
+            return Ok(vec![None; page.len()]);
+        }
+        let attributes_key = self
+            .store
+            .upload_attributes_key(bucket, key, upload)
+            .await?;
+        page.iter()
+            .map(|(number, _, row)| Ok(row.open(upload.id, *number, &attributes_key)?.checksum))
+            .collect()
+    }
+
     pub(super) async fn list_parts(&self, call: &Call<'_>) -> Result<Answer> {
         let (bucket, key) = (call.bucket()?, call.key()?);
-        let upload = self.store().upload(bucket, key, upload_id(call)?).await?;
+        let upload = self.store.upload(bucket, key, upload_id(call)?).await?;
         let marker = call.number("part-number-marker", 0)?;
         let count_max = call.number("max-parts", PARTS_MAX)?.min(PARTS_MAX) as usize;
-        let parts = self.store().parts(upload.id).await?;
+        let parts = self.store.parts(upload.id).await?;
         let mut after = parts
             .iter()
             .filter(|(number, _, _)| u64::from(number.number()) > marker);
         let page: Vec<_> = after.by_ref().take(count_max).collect();
         let truncated = after.next().is_some();
-        let attributes_key = match upload.row.checksum_kind {
-            0 => None,
-            _ => Some(
-                self.store()
-                    .upload_attributes_key(bucket, key, &upload)
-                    .await?,
-            ),
+        let values = self.part_checksums(bucket, key, &upload, &page).await?;
+        let listed: Vec<ListedPart<'_>> = page
+            .iter()
+            .zip(&values)
+            .map(|((number, _, row), checksum)| ListedPart {
+                number: number.number(),
+                last_modified: row.entry.modified,
+                etag: &row.entry.etag,
+                size: row.entry.size,
+                checksum: checksum
+                    .as_ref()
+                    .and_then(shown_checksum)
+                    .map(|shown| Checksums {
+                        checksum_type: None,
+                        ..shown
+                    }),
+            })
+            .collect();
+        let document = ListPartsPage {
+            bucket: bucket.as_str(),
+            key: key.as_str(),
+            upload_id: &upload.id.to_string(),
+            owner: OWNER,
+            storage_class: shown_class(&upload.row.storage_class),
+            part_number_marker: marker,
+            next_part_number_marker: page.last().map(|(number, _, _)| number.number().into()),
+            max_parts: count_max as u64,
+            is_truncated: truncated,
+            encoding_url: false,
+            checksum: checksums::algorithm_and_type(upload.row.checksum_kind),
+            parts: &listed,
         };
-
-        let mut document = XmlWriter::document(512 + page.len() * 256);
-        document.open_root("ListPartsResult");
-        document.text("Bucket", bucket.as_str());
-        document.text("Key", key.as_str());
-        document.text("UploadId", &upload.id.to_string());
-        write_initiator(&mut document);
-        write_owner(&mut document);
-        document.text("StorageClass", shown_class(&upload.row.storage_class));
-        document.number("PartNumberMarker", marker);
-        let last = page
-            .last()
-            .map_or(0, |(number, _, _)| u64::from(number.number()));
-        document.number("NextPartNumberMarker", last);
-        document.number("MaxParts", count_max as u64);
-        document.boolean("IsTruncated", truncated);
-        if upload.row.checksum_kind != 0 {
-            checksums::write_kind(&mut document, upload.row.checksum_kind);
-        }
-        for (number, _, row) in page {
-            document.open("Part");
-            document.number("PartNumber", number.number().into());
-            document.text("LastModified", &iso(row.entry.modified));
-            document.text("ETag", &format!("\"{}\"", row.entry.etag));
-            document.number("Size", row.entry.size);
-            if let Some(attributes_key) = &attributes_key {
-                let content = row.open(upload.id, *number, attributes_key)?;
-                if let Some(checksum) = &content.checksum {
-                    checksums::write_value(&mut document, checksum);
-                }
-            }
-            document.close("Part");
-        }
-        document.close("ListPartsResult");
-        let mut answer = xml(document.finish());
+        let mut answer = xml(document.to_xml());
         if upload.row.checksum_kind != 0 {
             checksums::set_kind(answer.headers_mut(), upload.row.checksum_kind);
         }
         Ok(answer)
     }
-}
-
-pub(super) fn write_initiator(document: &mut XmlWriter) {
-    document.open("Initiator");
-    document.text("ID", OWNER_ID);
-    document.text("DisplayName", OWNER_NAME);
-    document.close("Initiator");
 }
 
 fn upload_id(call: &Call<'_>) -> Result<UploadId> {

@@ -1,7 +1,5 @@
 //! GET, HEAD, PUT, COPY and DELETE of objects.
 
-use std::sync::Arc;
-
 use http::header::{self, HeaderName, HeaderValue};
 use http::{HeaderMap, Method, StatusCode};
 use hyper::body::Incoming;
@@ -13,15 +11,13 @@ use moat_s3::request::{
     ConditionOutcome, Conditions, CopyDirective, CopySource, CustomerKey, SseRequest, UserMetadata,
     parse_range,
 };
-use moat_s3::xml::XmlWriter;
+use moat_s3::xml::{CopyResult, copy_object_result};
 use moat_types::{BucketName, ObjectKey};
 
-use super::answer::{
-    Answer, SSE_KEY_ID, empty, iso, set, set_encryption, set_etag, set_object, xml,
-};
+use super::answer::{Answer, SSE_KEY_ID, empty, set, set_encryption, set_etag, set_object, xml};
 use super::body::RequestBody;
 use super::call::Call;
-use super::checksums::{checksum_header, set_checksum};
+use super::checksums::{checksum_header, set_checksum, shown_checksum};
 use super::service::S3Service;
 use crate::copy::CopyRequest;
 use crate::error::{Error, Result};
@@ -274,15 +270,16 @@ impl<M: MetaStore, B: BlobStore> S3Service<M, B> {
                 condition: write_conditions(call)?,
             })
             .await?;
-        let mut document = XmlWriter::document(512);
-        document.open_root("CopyObjectResult");
-        document.text("LastModified", &iso(written.row.entry.modified));
-        document.text("ETag", &format!("\"{}\"", written.row.entry.etag));
-        if let Some(checksum) = &written.attributes.checksum {
-            super::checksums::write_checksum(&mut document, checksum);
-        }
-        document.close("CopyObjectResult");
-        let mut answer = xml(document.finish());
+        let document = copy_object_result(&CopyResult {
+            etag: &written.row.entry.etag,
+            last_modified: written.row.entry.modified,
+            checksum: written
+                .attributes
+                .checksum
+                .as_ref()
+                .and_then(shown_checksum),
+        });
+        let mut answer = xml(document);
         set_encryption(
             answer.headers_mut(),
             &written.row.envelope,
@@ -298,11 +295,6 @@ impl<M: MetaStore, B: BlobStore> S3Service<M, B> {
             .delete_object(call.bucket()?, call.key()?, &conditions)
             .await?;
         Ok(empty(StatusCode::NO_CONTENT))
-    }
-
-    /// The store, for handlers that hand it on to an answer's body.
-    pub(super) fn store(&self) -> &Arc<crate::Store<M, B>> {
-        &self.store
     }
 }
 

@@ -120,7 +120,6 @@ impl<M: MetaStore, B: BlobStore> S3Service<M, B> {
             .authenticate(&signed, self.store.clock.now())?;
         let call = Call {
             parts,
-            peer,
             query: &query,
             operation: found,
             bucket: address
