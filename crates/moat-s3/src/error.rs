@@ -149,7 +149,8 @@ error_codes! {
     AccessControlListNotSupported = "AccessControlListNotSupported", 400, "The bucket does not allow ACLs.";
 
     // Key management, as S3 passes KMS conditions on.
-    KmsAccessDenied = "KMS.AccessDeniedException", 400, "The key manager refused the use of the KMS key.";
+    /// Said as S3 says it: S3A and the SDKs know this code as one that a retry does not help.
+    KmsAccessDenied = "AccessDenied", 403, "The key manager refused the use of the KMS key.";
     KmsDisabled = "KMS.DisabledException", 400, "The request was rejected because the specified KMS key is not enabled.";
     KmsInvalidState = "KMS.InvalidStateException", 400, "The request was rejected because the state of the specified KMS key does not allow it.";
     KmsKeyUsage = "KMS.InvalidKeyUsageException", 400, "The request was rejected because the specified KMS key cannot be used for this.";

@@ -4,6 +4,7 @@
 mod address;
 mod condition;
 mod copy;
+mod hoisted;
 mod metadata;
 mod operation;
 mod query;
@@ -13,6 +14,7 @@ mod sse;
 pub use address::{Address, AddressStyle, BaseDomains};
 pub use condition::{ConditionOutcome, Conditions, EtagCondition, ObjectFacts};
 pub use copy::{CopyDirective, CopySource};
+pub use hoisted::restore_hoisted_headers;
 pub use metadata::{META_PREFIX, USER_METADATA_BYTES_MAX, UserMetadata};
 pub use operation::Operation;
 pub use query::{QUERY_PARAMETERS_MAX, Query};

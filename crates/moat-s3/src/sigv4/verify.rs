@@ -103,3 +103,139 @@ impl Claim<'_> {
         matches(EncodedSlash::Kept) || (has_encoded_slash() && matches(EncodedSlash::Decoded))
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use http::{HeaderMap, HeaderValue, Method, Uri};
+    use moat_types::SecretString;
+
+    use super::*;
+    use crate::sigv4::{Authentication, sha256};
+    use crate::time::{AmzDate, amz_date, http_date};
+
+    const NOW: UnixMillis = UnixMillis(1_700_000_000_000);
+
+    fn key(service: &str) -> SigningKey {
+        let secret = SecretString::new("secret".to_owned());
+        SigningKey::derive(&secret, "20231114", "r", service)
+    }
+
+    /// Signs by hand, as clients do that sign other headers than ours.
+    fn sign(headers: &mut HeaderMap, key: &SigningKey, signed: &str, payload: &str, at: &AmzDate) {
+        let uri = Uri::from_static("/");
+        let request = RequestParts::new(&Method::POST, &uri, headers);
+        let canonical = canonical_request(&request, signed, payload, EncodedSlash::Kept);
+        let signature = key.sign_canonical(at, &canonical).to_hex();
+        let value = format!(
+            "AWS4-HMAC-SHA256 Credential=AK/{},SignedHeaders={signed},Signature={signature}",
+            key.scope()
+        );
+        headers.insert("authorization", HeaderValue::from_str(&value).unwrap());
+    }
+
+    fn headers(date: &'static str, value: &str) -> HeaderMap {
+        let mut headers = HeaderMap::new();
+        headers.insert("host", HeaderValue::from_static("h"));
+        headers.insert(date, HeaderValue::from_str(value).unwrap());
+        headers
+    }
+
+    fn claim_of<'a>(request: &RequestParts<'a>) -> Claim<'a> {
+        match Authentication::parse(request).unwrap() {
+            Authentication::Header(claim) => claim,
+            other => panic!("{other:?}"),
+        }
+    }
+
+    #[test]
+    fn a_date_header_stands_in_for_x_amz_date() {
+        for text in [http_date(NOW).as_str(), amz_date(NOW).as_str()] {
+            let mut headers = headers("date", text);
+            headers.insert(
+                "x-amz-content-sha256",
+                HeaderValue::from_static("UNSIGNED-PAYLOAD"),
+            );
+            let signed = "date;host;x-amz-content-sha256";
+            sign(
+                &mut headers,
+                &key("s3"),
+                signed,
+                "UNSIGNED-PAYLOAD",
+                &amz_date(NOW),
+            );
+            let uri = Uri::from_static("/");
+            let request = RequestParts::new(&Method::POST, &uri, &headers);
+            assert!(claim_of(&request).verify(&request, &key("s3"), NOW).is_ok());
+        }
+    }
+
+    #[test]
+    fn sts_requests_without_a_payload_header_sign_their_body() {
+        let body = sha256(b"Action=AssumeRole");
+        let mut headers = headers("x-amz-date", &amz_date(NOW));
+        let payload = hex::encode(body);
+        sign(
+            &mut headers,
+            &key("sts"),
+            "host;x-amz-date",
+            &payload,
+            &amz_date(NOW),
+        );
+        let uri = Uri::from_static("/");
+        let request = RequestParts::new(&Method::POST, &uri, &headers);
+        let mut claim = claim_of(&request);
+        assert!(
+            claim.verify(&request, &key("sts"), NOW).is_err(),
+            "the body counts as empty"
+        );
+        claim.set_body_hash(body);
+        let verified = claim.verify(&request, &key("sts"), NOW).unwrap();
+        assert_eq!(verified.payload, PayloadHash::Sha256(body));
+    }
+
+    #[test]
+    fn an_unsigned_amz_header_is_named() {
+        let mut headers = headers("x-amz-date", &amz_date(NOW));
+        headers.insert(
+            "x-amz-content-sha256",
+            HeaderValue::from_static("UNSIGNED-PAYLOAD"),
+        );
+        let signed = "host;x-amz-content-sha256;x-amz-date";
+        sign(
+            &mut headers,
+            &key("s3"),
+            signed,
+            "UNSIGNED-PAYLOAD",
+            &amz_date(NOW),
+        );
+        headers.insert("x-amz-acl", HeaderValue::from_static("public-read"));
+        let uri = Uri::from_static("/");
+        let request = RequestParts::new(&Method::POST, &uri, &headers);
+        let error = claim_of(&request)
+            .verify(&request, &key("s3"), NOW)
+            .unwrap_err();
+        assert_eq!(error, AuthError::UnsignedHeader("x-amz-acl".to_owned()));
+        assert_eq!(error.code().as_str(), "AccessDenied");
+    }
+
+    #[test]
+    fn http_2_signs_the_authority_as_host() {
+        let mut headers = headers("x-amz-date", &amz_date(NOW));
+        headers.insert(
+            "x-amz-content-sha256",
+            HeaderValue::from_static("UNSIGNED-PAYLOAD"),
+        );
+        let signed = "host;x-amz-content-sha256;x-amz-date";
+        sign(
+            &mut headers,
+            &key("s3"),
+            signed,
+            "UNSIGNED-PAYLOAD",
+            &amz_date(NOW),
+        );
+        headers.remove("host");
+        let uri = Uri::from_static("https://h/");
+        let request = RequestParts::new(&Method::POST, &uri, &headers);
+        assert!(claim_of(&request).verify(&request, &key("s3"), NOW).is_ok());
+    }
+}
