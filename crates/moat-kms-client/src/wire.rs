@@ -350,3 +350,23 @@ pub struct PolicyInfo {
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub policy: Option<PolicyDocument>,
 }
+
+/// A request without members.
+#[derive(Clone, Copy, PartialEq, Eq, Debug, Default, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Nothing {}
+
+/// Lines of the audit, and what a reader needs to hold the files against.
+#[derive(Clone, PartialEq, Eq, Debug, Serialize, Deserialize)]
+pub struct Audit {
+    /// The lines, oldest first, with the members that `moat_kms::audit::AuditLine` documents.
+    pub lines: Vec<serde_json::Value>,
+    /// The key that signs checkpoints.
+    pub public_key: Base64,
+    /// The number of the newest checkpoint.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub checkpoint_seq: Option<u64>,
+    /// Its hash.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub checkpoint_hash: Option<Base64>,
+}

@@ -10,6 +10,7 @@ mod core;
 mod envelope;
 mod error;
 mod hsm;
+mod http;
 mod policy;
 mod rows;
 mod seal;
@@ -23,5 +24,6 @@ pub use crate::core::{
 pub use envelope::{OVERHEAD_BYTES, ciphertext_version};
 pub use error::{DenyReason, Error, OpenError};
 pub use hsm::{Hsm, HsmError, HsmKey};
+pub use http::{BODY_TIMEOUT, KmsServer, ServerInfo};
 pub use policy::{Command, PATTERNS_MAX, Policy, PolicyError, Verdict};
 pub use rows::{Algorithm, Origin, Scope};

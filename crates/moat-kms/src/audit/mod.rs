@@ -20,6 +20,7 @@ mod verify;
 mod writer;
 
 use std::path::{Path, PathBuf};
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, PoisonError, mpsc};
 use std::time::Duration;
 
@@ -191,6 +192,8 @@ pub struct AuditLog {
     anchors: watch::Receiver<Option<Anchor>>,
     folder: PathBuf,
     public_key: [u8; 32],
+    /// Set by the writer when it can't go on.
+    stopped: Arc<AtomicBool>,
     thread: Mutex<Option<std::thread::JoinHandle<()>>>,
 }
 
@@ -223,6 +226,7 @@ impl AuditLog {
         let (folder, public_key) = (config.folder.clone(), signer.public_key());
         let place = open::open(&config, &signer, &*clock, anchor)?;
         let mut writer = Writer::new(config, signer, clock, open_file, anchor_sender, place)?;
+        let stopped = writer.stopped();
         let thread = std::thread::Builder::new()
             .name("audit".into())
             .spawn(move || writer.run(&messages))
@@ -233,6 +237,7 @@ impl AuditLog {
             anchors,
             folder,
             public_key,
+            stopped,
             thread: Mutex::new(Some(thread)),
         })
     }
@@ -270,6 +275,11 @@ impl AuditLog {
     /// The newest checkpoint, as it changes.
     pub fn anchors(&self) -> watch::Receiver<Option<Anchor>> {
         self.anchors.clone()
+    }
+
+    /// Whether the audit can't go on without a restart.
+    pub fn is_stopped(&self) -> bool {
+        self.stopped.load(Ordering::Relaxed)
     }
 
     /// The folder of the files.

@@ -324,7 +324,16 @@ struct Disk {
     syncs: AtomicU64,
     full: AtomicBool,
     sync_fails: AtomicBool,
-    gate: tokio::sync::Mutex<()>,
+    /// While it is shut, syncs wait.
+    shut: Mutex<bool>,
+    opened: std::sync::Condvar,
+}
+
+impl Disk {
+    fn shut(&self, shut: bool) {
+        *self.shut.lock().unwrap() = shut;
+        self.opened.notify_all();
+    }
 }
 
 struct DiskFile {
@@ -343,7 +352,8 @@ impl LogFile for DiskFile {
     }
 
     fn sync(&mut self) -> io::Result<()> {
-        let _held = self.disk.gate.blocking_lock();
+        let shut = self.disk.shut.lock().unwrap();
+        drop(self.disk.opened.wait_while(shut, |shut| *shut).unwrap());
         self.disk.syncs.fetch_add(1, Ordering::SeqCst);
         if self.disk.sync_fails.load(Ordering::SeqCst) {
             return Err(io::ErrorKind::Other.into());
@@ -382,19 +392,17 @@ async fn waiting_lines_share_one_sync() {
     let disk = Arc::new(Disk::default());
     let log = Arc::new(open_on(&disk, folder.path()));
     let before = disk.syncs.load(Ordering::SeqCst);
-    let callers: Vec<_> = {
-        // While the gate is shut the first sync hangs and everyone else queues behind it.
-        let _shut = disk.gate.lock().await;
-        let callers = (0..CALLERS).map(|index| {
-            let log = log.clone();
-            tokio::spawn(async move { log.commit(facts(&index.to_string())).await })
-        });
-        let callers: Vec<_> = callers.collect();
-        while log.room.available_permits() > QUEUE_LINES_MAX - CALLERS as usize {
-            tokio::task::yield_now().await;
-        }
-        callers
-    };
+    // While the disk is shut the first sync hangs and everyone else queues behind it.
+    disk.shut(true);
+    let callers = (0..CALLERS).map(|index| {
+        let log = log.clone();
+        tokio::spawn(async move { log.commit(facts(&index.to_string())).await })
+    });
+    let callers: Vec<_> = callers.collect();
+    while log.room.available_permits() > QUEUE_LINES_MAX - CALLERS as usize {
+        tokio::task::yield_now().await;
+    }
+    disk.shut(false);
     for caller in callers {
         caller.await.unwrap().unwrap();
     }

@@ -1,6 +1,7 @@
 //! The thread that writes the audit: takes what waits, writes it with one call, syncs once.
 
 use std::path::PathBuf;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, mpsc};
 use std::time::{Duration, Instant};
 
@@ -49,7 +50,8 @@ pub(super) struct Writer {
     unsynced_since: Option<Instant>,
     /// Lines that nobody waited for and that could not be written.
     lost: u64,
-    poisoned: bool,
+    /// What the disk holds is not known any more.
+    poisoned: Arc<AtomicBool>,
 }
 
 impl Writer {
@@ -79,7 +81,7 @@ impl Writer {
             unsigned_since: None,
             unsynced_since: None,
             lost: 0,
-            poisoned: false,
+            poisoned: Arc::default(),
         };
         let notes = place.notes.into_iter().map(|text| writer.note_line(text));
         let notes: Vec<AuditLine> = notes.collect();
@@ -91,6 +93,11 @@ impl Writer {
         files::sync_folder(&writer.config.folder)
             .map_err(|e| AuditError::io(&writer.config.folder, e))?;
         Ok(writer)
+    }
+
+    /// Tells whether the writer can't go on.
+    pub(super) fn stopped(&self) -> Arc<AtomicBool> {
+        self.poisoned.clone()
     }
 
     /// Serves messages until the log is closed or no one can send any more.
@@ -179,7 +186,7 @@ impl Writer {
         checkpoint: bool,
         sync: bool,
     ) -> Result<(), AuditError> {
-        if self.poisoned {
+        if self.poisoned.load(Ordering::Relaxed) {
             return Err(AuditError::Poisoned);
         }
         let count = lines.len() as u64;
@@ -194,7 +201,7 @@ impl Writer {
         if let Err(e) = self.file.append(&text) {
             // What was half written must go, or the next line would follow a torn one.
             if self.file.truncate(self.len).is_err() {
-                self.poisoned = true;
+                self.poisoned.store(true, Ordering::Relaxed);
             }
             return Err(AuditError::io(&self.path, e));
         }
@@ -225,7 +232,7 @@ impl Writer {
             // After a failed sync the system may have dropped what was written, and a second sync
             // would not say so.
             tracing::error!(error = %e, file = %self.path.display(), "the audit could not be synced");
-            self.poisoned = true;
+            self.poisoned.store(true, Ordering::Relaxed);
             return Err(AuditError::Poisoned);
         }
         self.unsynced_since = None;
@@ -260,7 +267,7 @@ impl Writer {
         if let Err(e) = begun {
             // Left behind, it would stand for a line that the old file is going to have.
             if std::fs::remove_file(&path).is_err() {
-                self.poisoned = true;
+                self.poisoned.store(true, Ordering::Relaxed);
             }
             return Err(io(e));
         }
@@ -284,7 +291,7 @@ impl Writer {
         let until = |since: Option<Instant>, interval: Duration| {
             since.map_or(IDLE, |since| interval.saturating_sub(since.elapsed()))
         };
-        if self.poisoned {
+        if self.poisoned.load(Ordering::Relaxed) {
             return IDLE;
         }
         until(self.unsynced_since, SYNC_INTERVAL)

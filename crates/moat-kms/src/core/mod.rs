@@ -170,11 +170,14 @@ impl<M: MetaStore> Core<M> {
         self.keeper.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// Whether the state can be read, for readiness.
+    /// Whether operations can succeed, for readiness.
     ///
     /// # Errors
-    /// `Error::Store` if the metadata engine does not answer.
+    /// `Error::Store` if the metadata engine does not answer, `Error::Audit` if the audit stopped.
     pub async fn check_ready(&self) -> Result<(), Error> {
+        if self.audit.is_stopped() {
+            return Err(AuditError::Poisoned.into());
+        }
         self.state.probe().await
     }
 
