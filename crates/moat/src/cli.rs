@@ -1,0 +1,516 @@
+//! The command line: what can be typed. What it means is decided in [`crate::config`] and in the
+//! module of each command.
+
+use std::path::PathBuf;
+
+use clap::{Args, Parser, Subcommand, ValueEnum};
+use moat_pki::KeyAlgorithm;
+
+use crate::config::raw::FlagValue;
+
+/// Keeps a data lake encrypted: an S3 store, a key manager and a TLS proxy in one program.
+#[derive(Debug, Parser)]
+#[command(name = "moat", version, max_term_width = 100)]
+pub(crate) struct Cli {
+    #[command(subcommand)]
+    pub(crate) command: Command,
+}
+
+#[derive(Debug, Subcommand)]
+pub(crate) enum Command {
+    /// Run store, key manager and proxy together on one folder; the first start makes everything
+    Up(UpArgs),
+    /// Run the S3 store alone
+    Store(StoreArgs),
+    /// Run the proxy alone, in front of one or more S3 stores
+    Proxy(ProxyArgs),
+    /// Run the key manager, or work with one
+    Kms(KmsArgs),
+    /// Make and inspect certificates and keystores
+    Pki(PkiArgs),
+    /// Find out what is wrong between this machine and an endpoint, and how to repair it
+    Doctor(DoctorArgs),
+}
+
+/// Defines a group of flags that set configuration keys. Each takes text: the configuration says
+/// what is wrong with all of them at once.
+macro_rules! flags {
+    ($(#[$doc:meta])* $name:ident { $($(#[$help:meta])* $field:ident, $flag:literal, $value:literal => $key:literal;)* }) => {
+        $(#[$doc])*
+        #[derive(Debug, Args)]
+        pub(crate) struct $name {
+            $($(#[$help])* #[arg(id = $flag, long = $flag, value_name = $value)] $field: Vec<String>,)*
+        }
+
+        impl $name {
+            /// What was given, under the keys that it sets.
+            pub(crate) fn values(self) -> Vec<FlagValue> {
+                vec![$(FlagValue { key: $key, flag: concat!("--", $flag), values: self.$field },)*]
+            }
+        }
+    };
+}
+
+flags! {
+    /// Flags of every server.
+    CommonFlags {
+        /// The data folder [default: ./moat-data]
+        data, "data", "DIR" => "data";
+        /// A further name or address that certificates vouch for; may be repeated
+        host, "host", "NAME" => "hosts";
+        /// What is logged: error, warn, info, debug, trace, or directives
+        log_level, "log-level", "LEVEL" => "log.level";
+        /// text or json
+        log_format, "log-format", "FORMAT" => "log.format";
+    }
+}
+
+flags! {
+    /// Flags of the store.
+    StoreFlags {
+        /// Where the store listens, HTTPS [default: 0.0.0.0:9000]
+        listen, "store-listen", "ADDR" => "store.listen";
+        /// Certificate chain of the store, PEM [default: made by the first start]
+        certificate, "store-certificate", "FILE" => "store.certificate";
+        /// Its private key, PKCS#8 PEM
+        private_key, "store-private-key", "FILE" => "store.private_key";
+        /// A domain whose sub-domains are buckets (virtual-host style); may be repeated
+        domain, "domain", "NAME" => "store.domains";
+        /// The region that the store answers [default: us-east-1]
+        region, "region", "REGION" => "store.region";
+        /// File with MOAT_ROOT_USER and MOAT_ROOT_PASSWORD [default: DIR/root.env]
+        root_credentials, "root-credentials", "FILE" => "store.root_credentials";
+        /// on: buckets without a rule get SSE-KMS instead of SSE-S3
+        auto_encryption, "auto-encryption", "on|off" => "store.auto_encryption";
+        /// The enclave of the store's keys [default: moat]
+        enclave, "enclave", "NAME" => "store.kms.enclave";
+        /// The key of SSE-S3, and of SSE-KMS without a named key [default: moat-default]
+        default_key, "default-key", "NAME" => "store.kms.default_key";
+    }
+}
+
+flags! {
+    /// How a store that runs alone reaches its key manager.
+    StoreKmsFlags {
+        /// The key manager [default: the one of the same folder]
+        endpoint, "kms-endpoint", "URL" => "store.kms.endpoint";
+        /// The CA that the key manager's certificate must come from [default: DIR/ca/ca.crt]
+        ca, "kms-ca", "FILE" => "store.kms.ca";
+        /// The store's client certificate, PEM [default: DIR/identity/store.crt]
+        certificate, "kms-client-certificate", "FILE" => "store.kms.certificate";
+        /// Its private key
+        private_key, "kms-client-key", "FILE" => "store.kms.private_key";
+    }
+}
+
+flags! {
+    /// Flags of the key manager.
+    KmsFlags {
+        /// Where the key manager listens, mutual TLS [default: 0.0.0.0:7373]
+        listen, "kms-listen", "ADDR" => "kms.listen";
+        /// Certificate chain of the key manager, PEM [default: made by the first start]
+        certificate, "kms-certificate", "FILE" => "kms.certificate";
+        /// Its private key, PKCS#8 PEM
+        private_key, "kms-private-key", "FILE" => "kms.private_key";
+        /// The HSM key, hsm:aes256:... [default: DIR/kms/hsm.key, or MOAT_HSM_KEY]
+        hsm_key, "hsm-key", "FILE" => "kms.hsm_key";
+    }
+}
+
+flags! {
+    /// Flags of the proxy.
+    ProxyFlags {
+        /// Where the proxy listens with TLS, or off [default: 0.0.0.0:8090]
+        listen_https, "proxy-https", "ADDR" => "proxy.listen_https";
+        /// Where the proxy listens without TLS, or off [default: 127.0.0.1:8091]
+        listen_http, "proxy-http", "ADDR" => "proxy.listen_http";
+        /// A store behind the proxy; may be repeated [default: the store of the same folder]
+        upstream, "upstream", "URL" => "proxy.upstreams";
+        /// The CA that the stores' certificates must come from [default: DIR/ca/ca.crt]
+        upstream_ca, "upstream-ca", "FILE" => "proxy.upstream_ca";
+        /// Certificate chain of the proxy, PEM [default: made by the first start]
+        certificate, "proxy-certificate", "FILE" => "proxy.certificate";
+        /// Its private key, PKCS#8 PEM
+        private_key, "proxy-private-key", "FILE" => "proxy.private_key";
+        /// The path that tells whether a store is alive [default: /minio/health/live]
+        health_path, "health-path", "PATH" => "proxy.health_path";
+    }
+}
+
+flags! {
+    /// Buckets to make.
+    BucketFlags {
+        /// A bucket to make, encrypted by default under the key NAME-key; NAME=KEY takes another key, NAME=none no rule; may be repeated
+        bucket, "bucket", "NAME" => "buckets";
+    }
+}
+
+/// The configuration file.
+#[derive(Debug, Args)]
+pub(crate) struct ConfigFlag {
+    /// The configuration file [default: DIR/moat.toml if there is one]
+    #[arg(long, value_name = "FILE")]
+    pub(crate) config: Option<PathBuf>,
+}
+
+#[derive(Debug, Args)]
+pub(crate) struct UpArgs {
+    #[command(flatten)]
+    pub(crate) file: ConfigFlag,
+    #[command(flatten)]
+    pub(crate) common: CommonFlags,
+    #[command(flatten)]
+    pub(crate) buckets: BucketFlags,
+    #[command(flatten)]
+    pub(crate) store: StoreFlags,
+    #[command(flatten)]
+    pub(crate) kms: KmsFlags,
+    #[command(flatten)]
+    pub(crate) proxy: ProxyFlags,
+}
+
+#[derive(Debug, Args)]
+pub(crate) struct StoreArgs {
+    #[command(flatten)]
+    pub(crate) file: ConfigFlag,
+    #[command(flatten)]
+    pub(crate) common: CommonFlags,
+    #[command(flatten)]
+    pub(crate) store: StoreFlags,
+    #[command(flatten)]
+    pub(crate) kms: StoreKmsFlags,
+}
+
+#[derive(Debug, Args)]
+pub(crate) struct ProxyArgs {
+    #[command(flatten)]
+    pub(crate) file: ConfigFlag,
+    #[command(flatten)]
+    pub(crate) common: CommonFlags,
+    #[command(flatten)]
+    pub(crate) proxy: ProxyFlags,
+}
+
+#[derive(Debug, Args)]
+pub(crate) struct KmsArgs {
+    #[command(subcommand)]
+    pub(crate) command: KmsCommand,
+}
+
+#[derive(Debug, Subcommand)]
+pub(crate) enum KmsCommand {
+    /// Run the key manager alone
+    Server(KmsServerArgs),
+    /// Say whether the key manager answers, and who it takes us for
+    Status(KmsClientArgs),
+    /// Work with keys
+    #[command(subcommand)]
+    Key(KmsKeyCommand),
+    /// Read or prove the audit log
+    #[command(subcommand)]
+    Audit(KmsAuditCommand),
+    /// Work with identities
+    #[command(subcommand)]
+    Identity(KmsIdentityCommand),
+}
+
+#[derive(Debug, Args)]
+pub(crate) struct KmsServerArgs {
+    #[command(flatten)]
+    pub(crate) file: ConfigFlag,
+    #[command(flatten)]
+    pub(crate) common: CommonFlags,
+    #[command(flatten)]
+    pub(crate) kms: KmsFlags,
+}
+
+/// How a command reaches the key manager, and how it prints.
+#[derive(Debug, Args)]
+pub(crate) struct KmsClientArgs {
+    /// The data folder of a key manager on this machine [default: ./moat-data]
+    #[arg(long, value_name = "DIR", env = "MOAT_DATA")]
+    pub(crate) data: Option<PathBuf>,
+    /// The key manager [default: the one of the data folder]
+    #[arg(long, value_name = "URL", env = "MOAT_KMS_ENDPOINT")]
+    pub(crate) endpoint: Option<String>,
+    /// The CA that its certificate must come from [default: DIR/ca/ca.crt]
+    #[arg(long, value_name = "FILE", env = "MOAT_KMS_CA")]
+    pub(crate) ca: Option<PathBuf>,
+    /// File with the API key; MOAT_KMS_API_KEY may hold the key itself [default: DIR/identity/root.key]
+    #[arg(long, value_name = "FILE", env = "MOAT_KMS_API_KEY_FILE")]
+    pub(crate) api_key_file: Option<PathBuf>,
+    /// The enclave
+    #[arg(
+        long,
+        value_name = "NAME",
+        env = "MOAT_KMS_ENCLAVE",
+        default_value = "moat"
+    )]
+    pub(crate) enclave: String,
+    /// Print JSON
+    #[arg(long)]
+    pub(crate) json: bool,
+}
+
+#[derive(Debug, Subcommand)]
+pub(crate) enum KmsKeyCommand {
+    /// Make a key
+    Create {
+        /// Its name
+        name: String,
+        #[command(flatten)]
+        client: KmsClientArgs,
+    },
+    /// List the keys of the enclave
+    List {
+        /// Only keys whose name begins so
+        #[arg(default_value = "")]
+        prefix: String,
+        #[command(flatten)]
+        client: KmsClientArgs,
+    },
+    /// Show one key
+    Info {
+        /// Its name
+        name: String,
+        #[command(flatten)]
+        client: KmsClientArgs,
+    },
+    /// Make everything encrypted under a key unreadable until it is enabled again
+    Disable {
+        /// Its name
+        name: String,
+        /// Do not ask
+        #[arg(long)]
+        yes: bool,
+        #[command(flatten)]
+        client: KmsClientArgs,
+    },
+    /// Make a disabled key usable again
+    Enable {
+        /// Its name
+        name: String,
+        #[command(flatten)]
+        client: KmsClientArgs,
+    },
+}
+
+#[derive(Debug, Subcommand)]
+pub(crate) enum KmsAuditCommand {
+    /// Print the audit lines, oldest first
+    Show {
+        /// Only the last N lines
+        #[arg(long, value_name = "N", default_value_t = 50)]
+        last: usize,
+        /// Only lines about this key
+        #[arg(long, value_name = "NAME")]
+        key: Option<String>,
+        /// The data folder of the key manager [default: ./moat-data]
+        #[arg(long, value_name = "DIR", env = "MOAT_DATA")]
+        data: Option<PathBuf>,
+        /// Print JSON, one line each
+        #[arg(long)]
+        json: bool,
+    },
+    /// Prove that no line was removed, changed, reordered or cut off
+    Verify {
+        /// The data folder of the key manager [default: ./moat-data]
+        #[arg(long, value_name = "DIR", env = "MOAT_DATA")]
+        data: Option<PathBuf>,
+        /// Print JSON
+        #[arg(long)]
+        json: bool,
+    },
+}
+
+#[derive(Debug, Subcommand)]
+pub(crate) enum KmsIdentityCommand {
+    /// Draw a new API key and print it with its identity; nothing is registered
+    New {
+        /// Print JSON
+        #[arg(long)]
+        json: bool,
+    },
+    /// List the identities of the enclave
+    List {
+        #[command(flatten)]
+        client: KmsClientArgs,
+    },
+}
+
+#[derive(Debug, Args)]
+pub(crate) struct PkiArgs {
+    #[command(subcommand)]
+    pub(crate) command: PkiCommand,
+}
+
+#[derive(Debug, Subcommand)]
+pub(crate) enum PkiCommand {
+    /// Make a CA: NAME.crt and NAME.key
+    Ca {
+        /// The subject's common name; also the file name unless --out is given
+        name: String,
+        /// Path without extension of the files to write
+        #[arg(long, value_name = "PATH")]
+        out: Option<PathBuf>,
+        /// The only domains and networks (10.0.0.0/8) that it may sign for; may be repeated
+        #[arg(long, value_name = "SCOPE")]
+        permit: Vec<String>,
+        /// How long it is valid
+        #[arg(long, value_name = "DAYS", default_value_t = 3653)]
+        days: u32,
+        #[command(flatten)]
+        algorithm: AlgorithmArg,
+    },
+    /// Make a certificate signed by a CA: NAME.crt (with the chain) and NAME.key
+    Leaf {
+        /// The subject's common name; also the file name unless --out is given
+        name: String,
+        /// A DNS name or address that it vouches for; may be repeated
+        #[arg(long, value_name = "NAME")]
+        host: Vec<String>,
+        /// What it is for
+        #[arg(long, value_enum, default_value_t = UsageArg::Server)]
+        usage: UsageArg,
+        /// The CA's certificate
+        #[arg(long, value_name = "FILE")]
+        ca: PathBuf,
+        /// The CA's private key [default: the certificate's path with .key]
+        #[arg(long, value_name = "FILE")]
+        ca_key: Option<PathBuf>,
+        /// Path without extension of the files to write
+        #[arg(long, value_name = "PATH")]
+        out: Option<PathBuf>,
+        /// Also write a keystore with key and chain: pkcs12 or jks; may be repeated
+        #[arg(long, value_enum, value_name = "FORMAT", requires = "password_file")]
+        keystore: Vec<StoreFormat>,
+        /// File with the keystore's password
+        #[arg(long, value_name = "FILE")]
+        password_file: Option<PathBuf>,
+        /// How long it is valid
+        #[arg(long, value_name = "DAYS", default_value_t = 397)]
+        days: u32,
+        #[command(flatten)]
+        algorithm: AlgorithmArg,
+    },
+    /// Make a truststore for Java out of PEM certificates
+    Truststore {
+        /// PEM files with the certificates to trust
+        #[arg(required = true)]
+        certificates: Vec<PathBuf>,
+        /// The file to write
+        #[arg(long, value_name = "FILE")]
+        out: PathBuf,
+        /// Its format
+        #[arg(long, value_enum, default_value_t = StoreFormat::Pkcs12)]
+        format: StoreFormat,
+        /// File with the password; without it, Java's default "changeit" (a truststore holds no secret)
+        #[arg(long, value_name = "FILE")]
+        password_file: Option<PathBuf>,
+    },
+    /// Show what certificates say: PEM, PKCS#12 or JKS
+    Inspect {
+        /// The files
+        #[arg(required = true)]
+        files: Vec<PathBuf>,
+        /// File with the keystores' password; without it, "changeit"
+        #[arg(long, value_name = "FILE")]
+        password_file: Option<PathBuf>,
+        /// Print JSON
+        #[arg(long)]
+        json: bool,
+    },
+}
+
+/// The kind of a new key.
+#[derive(Debug, Args)]
+pub(crate) struct AlgorithmArg {
+    /// The kind of key: ecdsa-p256, ecdsa-p384, rsa-2048, rsa-3072 or rsa-4096
+    #[arg(long, value_name = "KIND", default_value = "ecdsa-p256", value_parser = algorithm)]
+    pub(crate) algorithm: KeyAlgorithm,
+}
+
+fn algorithm(text: &str) -> Result<KeyAlgorithm, String> {
+    KeyAlgorithm::parse(text).ok_or_else(|| {
+        let names: Vec<_> = KeyAlgorithm::ALL.iter().map(|(name, _)| *name).collect();
+        format!("must be one of {}", names.join(", "))
+    })
+}
+
+/// What a leaf is for.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
+pub(crate) enum UsageArg {
+    Server,
+    Client,
+    Both,
+}
+
+/// The format of a keystore.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
+pub(crate) enum StoreFormat {
+    Pkcs12,
+    Jks,
+}
+
+#[derive(Debug, Args)]
+pub(crate) struct DoctorArgs {
+    /// The endpoint: https://HOST:PORT or http://HOST:PORT
+    pub(crate) url: String,
+    /// Check for Spark and Hadoop S3A as well, and print JVM settings
+    #[arg(long)]
+    pub(crate) s3a: bool,
+    /// CA certificates that the client trusts, PEM [default: the system's]
+    #[arg(long, value_name = "FILE")]
+    pub(crate) ca: Option<PathBuf>,
+    /// File with the access key and secret (MOAT_ROOT_USER=..., MOAT_ROOT_PASSWORD=...) [default: AWS_ACCESS_KEY_ID and AWS_SECRET_ACCESS_KEY]
+    #[arg(long, value_name = "FILE")]
+    pub(crate) credentials: Option<PathBuf>,
+    /// The region that the client signs for
+    #[arg(
+        long,
+        value_name = "REGION",
+        env = "AWS_REGION",
+        default_value = "us-east-1"
+    )]
+    pub(crate) region: String,
+    /// A bucket to look into
+    #[arg(long, value_name = "NAME")]
+    pub(crate) bucket: Option<String>,
+    /// Print JSON
+    #[arg(long)]
+    pub(crate) json: bool,
+}
+
+#[cfg(test)]
+mod tests {
+    use clap::CommandFactory;
+
+    use super::*;
+    use crate::config::settings;
+
+    #[test]
+    fn the_command_line_is_consistent() {
+        Cli::command().debug_assert();
+    }
+
+    #[test]
+    fn every_flag_sets_a_setting() {
+        let Command::Up(args) = Cli::parse_from(["moat", "up"]).command else {
+            panic!("up is up");
+        };
+        let Command::Store(store) = Cli::parse_from(["moat", "store"]).command else {
+            panic!("store is store");
+        };
+        let values = [
+            args.common.values(),
+            args.buckets.values(),
+            args.store.values(),
+            args.kms.values(),
+            args.proxy.values(),
+            store.kms.values(),
+        ];
+        for value in values.into_iter().flatten() {
+            assert!(settings::find(value.key).is_some(), "{}", value.key);
+        }
+    }
+}

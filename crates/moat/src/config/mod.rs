@@ -1,0 +1,468 @@
+//! The second stage of configuration: what it means. Services and commands see only [`Config`];
+//! every problem is collected and all are reported together.
+
+pub(crate) mod raw;
+pub(crate) mod settings;
+
+use std::net::{IpAddr, SocketAddr};
+use std::path::{Path, PathBuf};
+
+use anyhow::{Result, anyhow};
+use moat_pki::SubjectName;
+use moat_types::{BucketName, EnclaveName, KeyName};
+
+use crate::endpoint::Endpoint;
+use crate::folder::DataFolder;
+use crate::logs::{self, LogConfig, LogFormat};
+use raw::{FlagValue, Raw};
+
+/// The folder beside which everything works without a flag.
+pub(crate) const DATA_DEFAULT: &str = "./moat-data";
+/// MinIO's port, which clients and guides know.
+const STORE_LISTEN_DEFAULT: &str = "0.0.0.0:9000";
+/// MinKMS's port.
+const KMS_LISTEN_DEFAULT: &str = "0.0.0.0:7373";
+/// Beside 8080, which is taken on most development machines.
+const PROXY_HTTPS_DEFAULT: &str = "0.0.0.0:8090";
+/// Loopback alone: what crosses a plain listener can be read on the way, so opening it to a
+/// network is a decision that somebody writes down.
+const PROXY_HTTP_DEFAULT: &str = "127.0.0.1:8091";
+/// What S3 answers for the classic region, and what clients send that were told none.
+const REGION_DEFAULT: &str = "us-east-1";
+/// Server lines about requests are not logged by default; starts, ends and trouble are.
+const LOG_FILTER_DEFAULT: &str = "warn,moat=info,moat::access=warn";
+/// The namespace of a single installation.
+const ENCLAVE_DEFAULT: &str = "moat";
+/// The key of SSE-S3, and of SSE-KMS where nobody names one.
+const KEY_DEFAULT: &str = "moat-default";
+/// "The process answers": a proxy in front of one store must pass on the store's own answer about
+/// its key manager instead of hiding the store.
+const HEALTH_PATH_DEFAULT: &str = "/minio/health/live";
+
+/// A certificate chain and its key, PEM files.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(crate) struct TlsFiles {
+    /// The chain, leaf first.
+    pub(crate) certificate: PathBuf,
+    /// The PKCS#8 key.
+    pub(crate) private_key: PathBuf,
+}
+
+/// A bucket that `moat up` makes.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(crate) struct BucketRequest {
+    /// Its name.
+    pub(crate) name: BucketName,
+    /// The key of its default-encryption rule; `None`: no rule.
+    pub(crate) key: Option<KeyName>,
+}
+
+impl BucketRequest {
+    /// Reads `NAME` (rule with the key `NAME-key`), `NAME=KEY`, or `NAME=none`.
+    fn parse(text: &str) -> Option<Self> {
+        let (name, key) = match text.split_once('=') {
+            None => (text, Some(format!("{text}-key"))),
+            Some((name, "none")) => (name, None),
+            Some((name, key)) => (name, Some(key.to_owned())),
+        };
+        let key = match key {
+            Some(key) => Some(KeyName::parse(&key).ok()?),
+            None => None,
+        };
+        BucketName::parse(name).ok().map(|name| Self { name, key })
+    }
+}
+
+/// The store's part.
+#[derive(Debug, Clone)]
+pub(crate) struct StoreConfig {
+    pub(crate) listen: SocketAddr,
+    pub(crate) tls: TlsFiles,
+    pub(crate) domains: Vec<String>,
+    pub(crate) region: String,
+    pub(crate) root_credentials: PathBuf,
+    /// Proxies whose word on the client's scheme is taken; besides, this machine's own.
+    pub(crate) trusted_proxies: Vec<IpAddr>,
+    pub(crate) auto_encryption: bool,
+    pub(crate) kms: StoreKmsConfig,
+}
+
+/// How the store reaches its keys.
+#[derive(Debug, Clone)]
+pub(crate) struct StoreKmsConfig {
+    /// `None`: the key manager of the same folder, on its configured port.
+    pub(crate) endpoint: Option<Endpoint>,
+    pub(crate) ca: PathBuf,
+    pub(crate) identity: TlsFiles,
+    pub(crate) enclave: EnclaveName,
+    pub(crate) default_key: KeyName,
+}
+
+/// The key manager's part.
+#[derive(Debug, Clone)]
+pub(crate) struct KmsConfig {
+    pub(crate) listen: SocketAddr,
+    pub(crate) tls: TlsFiles,
+    pub(crate) hsm_key: PathBuf,
+}
+
+/// The proxy's part.
+#[derive(Debug, Clone)]
+pub(crate) struct ProxyConfig {
+    pub(crate) listen_https: Option<SocketAddr>,
+    pub(crate) listen_http: Option<SocketAddr>,
+    /// Empty: the store of the same folder.
+    pub(crate) upstreams: Vec<Endpoint>,
+    pub(crate) upstream_ca: PathBuf,
+    pub(crate) tls: TlsFiles,
+    pub(crate) health_path: String,
+}
+
+/// Everything, complete and checked.
+#[derive(Debug, Clone)]
+pub(crate) struct Config {
+    pub(crate) data: DataFolder,
+    pub(crate) hosts: Vec<SubjectName>,
+    pub(crate) buckets: Vec<BucketRequest>,
+    pub(crate) log: LogConfig,
+    pub(crate) store: StoreConfig,
+    pub(crate) kms: KmsConfig,
+    pub(crate) proxy: ProxyConfig,
+}
+
+impl Config {
+    /// Reads file, environment and flags.
+    ///
+    /// The file is `--config`, else `MOAT_CONFIG`, else `moat.toml` in the data folder if there is
+    /// one.
+    pub(crate) fn load(file: Option<&Path>, flags: Vec<FlagValue>) -> Result<Self> {
+        let env = |name: &str| std::env::var(name).ok();
+        let data = early_data(&flags, &env);
+        let file = match file
+            .map(Path::to_owned)
+            .or_else(|| env("MOAT_CONFIG").map(PathBuf::from))
+        {
+            Some(path) => Some(path),
+            None => Some(Path::new(&data).join("moat.toml")).filter(|path| path.exists()),
+        };
+        let text = match &file {
+            Some(path) => Some(crate::files::read_text(path)?),
+            None => None,
+        };
+        let mut problems = Vec::new();
+        let raw = Raw::collect(
+            file.as_deref().zip(text.as_deref()),
+            &env,
+            flags,
+            &mut problems,
+        );
+        let config = interpret(&raw, &mut problems);
+        if problems.is_empty() {
+            Ok(config)
+        } else {
+            Err(report(&problems))
+        }
+    }
+}
+
+/// The data folder before the file is read, to find the file. A file that names another folder
+/// is a file given by name.
+fn early_data(flags: &[FlagValue], env: &dyn Fn(&str) -> Option<String>) -> String {
+    flags
+        .iter()
+        .find(|flag| flag.key == "data")
+        .and_then(|flag| flag.values.first().cloned())
+        .or_else(|| env("MOAT_DATA"))
+        .unwrap_or_else(|| DATA_DEFAULT.to_owned())
+}
+
+fn report(problems: &[String]) -> anyhow::Error {
+    match problems {
+        [one] => anyhow!("{one}"),
+        many => anyhow!(
+            "the configuration has {} problems:\n  {}",
+            many.len(),
+            many.join("\n  ")
+        ),
+    }
+}
+
+fn interpret(raw: &Raw, problems: &mut Vec<String>) -> Config {
+    let mut reader = Reader { raw, problems };
+    let data = DataFolder::new(reader.one("data", DATA_DEFAULT, |text| {
+        (!text.is_empty()).then(|| PathBuf::from(text))
+    }));
+    Config {
+        hosts: reader.list("hosts", |text| SubjectName::parse(text).ok()),
+        buckets: reader.buckets(),
+        log: LogConfig {
+            filter: reader.one("log.level", LOG_FILTER_DEFAULT, |text| {
+                logs::is_filter(text).then(|| text.to_owned())
+            }),
+            format: reader.one("log.format", "text", LogFormat::parse),
+        },
+        store: store(&mut reader, &data),
+        kms: KmsConfig {
+            listen: reader.one("kms.listen", KMS_LISTEN_DEFAULT, |text| text.parse().ok()),
+            tls: reader.tls(
+                "kms.certificate",
+                "kms.private_key",
+                &data.server_tls("kms"),
+            ),
+            hsm_key: reader.file("kms.hsm_key", data.hsm_key()),
+        },
+        proxy: proxy(&mut reader, &data),
+        data,
+    }
+}
+
+fn store(reader: &mut Reader<'_>, data: &DataFolder) -> StoreConfig {
+    StoreConfig {
+        listen: reader.one("store.listen", STORE_LISTEN_DEFAULT, |text| {
+            text.parse().ok()
+        }),
+        tls: reader.tls(
+            "store.certificate",
+            "store.private_key",
+            &data.server_tls("store"),
+        ),
+        domains: reader.list("store.domains", |text| match SubjectName::parse(text) {
+            Ok(SubjectName::Dns(name)) if !name.starts_with('*') => Some(name),
+            _ => None,
+        }),
+        region: reader.one("store.region", REGION_DEFAULT, region),
+        root_credentials: reader.file("store.root_credentials", data.root_credentials()),
+        trusted_proxies: reader.list("store.trusted_proxies", |text| text.parse().ok()),
+        auto_encryption: reader.one("store.auto_encryption", "off", switch),
+        kms: StoreKmsConfig {
+            endpoint: reader.optional("store.kms.endpoint", https),
+            ca: reader.file("store.kms.ca", data.ca_certificate()),
+            identity: reader.tls(
+                "store.kms.certificate",
+                "store.kms.private_key",
+                &data.store_identity(),
+            ),
+            enclave: reader.one("store.kms.enclave", ENCLAVE_DEFAULT, |text| {
+                EnclaveName::parse(text).ok()
+            }),
+            default_key: reader.one("store.kms.default_key", KEY_DEFAULT, |text| {
+                KeyName::parse(text).ok()
+            }),
+        },
+    }
+}
+
+fn proxy(reader: &mut Reader<'_>, data: &DataFolder) -> ProxyConfig {
+    let proxy = ProxyConfig {
+        listen_https: reader.one("proxy.listen_https", PROXY_HTTPS_DEFAULT, socket_or_off),
+        listen_http: reader.one("proxy.listen_http", PROXY_HTTP_DEFAULT, socket_or_off),
+        upstreams: reader.list("proxy.upstreams", |text| Endpoint::parse(text).ok()),
+        upstream_ca: reader.file("proxy.upstream_ca", data.ca_certificate()),
+        tls: reader.tls(
+            "proxy.certificate",
+            "proxy.private_key",
+            &data.server_tls("proxy"),
+        ),
+        health_path: reader.one("proxy.health_path", HEALTH_PATH_DEFAULT, |text| {
+            text.starts_with('/').then(|| text.to_owned())
+        }),
+    };
+    if proxy.listen_https.is_none() && proxy.listen_http.is_none() {
+        reader.problems.push(
+            "proxy.listen_https and proxy.listen_http are both off; the proxy needs one of them"
+                .into(),
+        );
+    }
+    proxy
+}
+
+fn switch(text: &str) -> Option<bool> {
+    match text.to_ascii_lowercase().as_str() {
+        "on" | "true" | "1" => Some(true),
+        "off" | "false" | "0" => Some(false),
+        _ => None,
+    }
+}
+
+/// `None` inside: switched off.
+fn socket_or_off(text: &str) -> Option<Option<SocketAddr>> {
+    if text == "off" {
+        return Some(None);
+    }
+    text.parse().ok().map(Some)
+}
+
+fn https(text: &str) -> Option<Endpoint> {
+    Endpoint::parse(text).ok().filter(|endpoint| endpoint.tls)
+}
+
+fn region(text: &str) -> Option<String> {
+    let good = |b: u8| b.is_ascii_lowercase() || b.is_ascii_digit() || b == b'-';
+    (!text.is_empty() && text.bytes().all(good)).then(|| text.to_owned())
+}
+
+/// Turns texts into values, and notes those that it can't.
+struct Reader<'a> {
+    raw: &'a Raw,
+    problems: &'a mut Vec<String>,
+}
+
+impl Reader<'_> {
+    fn optional<T>(&mut self, key: &'static str, parse: impl Fn(&str) -> Option<T>) -> Option<T> {
+        let written = self.raw.get(key)?;
+        let [text] = written.values.as_slice() else {
+            self.problems
+                .push(format!("{}: {key} takes one value", written.source));
+            return None;
+        };
+        let value = parse(text);
+        if value.is_none() {
+            self.refuse(key, text);
+        }
+        value
+    }
+
+    fn one<T>(&mut self, key: &'static str, default: &str, parse: impl Fn(&str) -> Option<T>) -> T {
+        // The default also stands in after a problem, so that the reading goes on and finds all.
+        self.optional(key, &parse)
+            .unwrap_or_else(|| parse(default).expect("defaults have the right form"))
+    }
+
+    fn list<T>(&mut self, key: &'static str, parse: impl Fn(&str) -> Option<T>) -> Vec<T> {
+        let texts = self.raw.get(key).map_or(&[][..], |written| &written.values);
+        let mut values = Vec::with_capacity(texts.len());
+        for text in texts {
+            match parse(text) {
+                Some(value) => values.push(value),
+                None => self.refuse(key, text),
+            }
+        }
+        values
+    }
+
+    fn file(&mut self, key: &'static str, default: PathBuf) -> PathBuf {
+        self.optional(key, |text| (!text.is_empty()).then(|| PathBuf::from(text)))
+            .unwrap_or(default)
+    }
+
+    /// A certificate without its key (or the other way round) would be paired with ours.
+    fn tls(
+        &mut self,
+        certificate: &'static str,
+        private_key: &'static str,
+        default: &TlsFiles,
+    ) -> TlsFiles {
+        let given = [certificate, private_key].map(|key| self.raw.get(key).is_some());
+        if given[0] != given[1] {
+            self.problems.push(format!(
+                "{certificate} and {private_key} must be given together"
+            ));
+        }
+        TlsFiles {
+            certificate: self.file(certificate, default.certificate.clone()),
+            private_key: self.file(private_key, default.private_key.clone()),
+        }
+    }
+
+    fn buckets(&mut self) -> Vec<BucketRequest> {
+        let buckets = self.list("buckets", BucketRequest::parse);
+        for (at, bucket) in buckets.iter().enumerate() {
+            if buckets[..at].iter().any(|other| other.name == bucket.name) {
+                self.problems
+                    .push(format!("the bucket {} is named twice", bucket.name));
+            }
+        }
+        buckets
+    }
+
+    fn refuse(&mut self, key: &'static str, text: &str) {
+        let source = self
+            .raw
+            .get(key)
+            .map_or(String::new(), |written| format!("{}: ", written.source));
+        let form = settings::find(key).map_or("something else", |setting| setting.form);
+        self.problems
+            .push(format!("{source}{key} is {text:?}, but must be {form}"));
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn read(file: &str) -> Result<Config, Vec<String>> {
+        let mut problems = Vec::new();
+        let raw = Raw::collect(
+            Some((Path::new("f"), file)),
+            &|_| None,
+            Vec::new(),
+            &mut problems,
+        );
+        let config = interpret(&raw, &mut problems);
+        if problems.is_empty() {
+            Ok(config)
+        } else {
+            Err(problems)
+        }
+    }
+
+    #[test]
+    fn nothing_written_is_a_whole_configuration() {
+        let config = read("").unwrap();
+        assert_eq!(config.store.listen.port(), 9000);
+        assert_eq!(config.data.root(), Path::new(DATA_DEFAULT));
+        assert!(config.proxy.listen_http.unwrap().ip().is_loopback());
+        assert_eq!(config.store.kms.default_key.as_str(), "moat-default");
+    }
+
+    #[test]
+    fn all_problems_are_found_at_once() {
+        let problems = read(
+            "hosts = [\"a b\"]\nbuckets = [\"X\", \"lake\", \"lake=none\"]\n[store]\nlisten = \"9000\"\n\
+             certificate = \"x\"\nauto_encryption = \"maybe\"\n[proxy]\nlisten_http = \"off\"\n\
+             listen_https = \"off\"\nupstreams = [\"host\"]\n[log]\nlevel = \"=[\"\n",
+        )
+        .unwrap_err();
+        for expected in [
+            "hosts is \"a b\"",
+            "buckets is \"X\"",
+            "lake is named twice",
+            "store.listen is \"9000\"",
+            "must be given together",
+            "store.auto_encryption",
+            "both off",
+            "proxy.upstreams",
+            "log.level",
+        ] {
+            assert!(
+                problems.iter().any(|p| p.contains(expected)),
+                "{expected}: {problems:#?}"
+            );
+        }
+        assert_eq!(problems.len(), 9, "{problems:#?}");
+    }
+
+    #[test]
+    fn buckets_choose_their_key() {
+        let config = read("buckets = [\"lake\", \"raw=none\", \"gold=tenant-a\"]\n").unwrap();
+        let keys: Vec<_> = config
+            .buckets
+            .iter()
+            .map(|b| b.key.as_ref().map(KeyName::as_str))
+            .collect();
+        assert_eq!(keys, [Some("lake-key"), None, Some("tenant-a")]);
+    }
+
+    #[test]
+    fn every_default_and_every_row_is_used() {
+        // A row that no code reads would be a setting that does nothing.
+        let source = include_str!("mod.rs");
+        for setting in settings::SETTINGS {
+            assert!(
+                source.contains(&format!("\"{}\"", setting.key)),
+                "{} is not read",
+                setting.key
+            );
+        }
+    }
+}

@@ -1,0 +1,195 @@
+//! Every setting: its key in `moat.toml`, its flag, its environment variables, and the form that
+//! its value must have. One row is all that a new setting needs besides its use.
+
+/// One setting.
+#[derive(Debug)]
+pub(crate) struct Setting {
+    /// Its dotted key in the file.
+    pub(crate) key: &'static str,
+    /// Environment variables, the first that is set counts.
+    pub(crate) env: &'static [&'static str],
+    /// What a value looks like, for messages.
+    pub(crate) form: &'static str,
+    /// Whether it takes several values: an array in the file, commas in the environment.
+    pub(crate) list: bool,
+}
+
+const fn one(key: &'static str, env: &'static [&'static str], form: &'static str) -> Setting {
+    Setting {
+        key,
+        env,
+        form,
+        list: false,
+    }
+}
+
+const fn list(key: &'static str, env: &'static [&'static str], form: &'static str) -> Setting {
+    Setting {
+        key,
+        env,
+        form,
+        list: true,
+    }
+}
+
+const FOLDER: &str = "a folder";
+const FILE: &str = "a file";
+const SOCKET: &str = "an address and port, such as 0.0.0.0:9000";
+const SOCKET_OR_OFF: &str = "an address and port, such as 127.0.0.1:8091, or off";
+const ENDPOINT: &str = "https://HOST:PORT";
+const SWITCH: &str = "on or off";
+const KEY_NAME: &str = "letters, digits, '.', '_' and '-', at most 128";
+
+/// All of them.
+pub(crate) const SETTINGS: &[Setting] = &[
+    one("data", &["MOAT_DATA"], FOLDER),
+    list(
+        "hosts",
+        &["MOAT_HOSTS"],
+        "DNS names or addresses that clients use",
+    ),
+    list("buckets", &["MOAT_BUCKETS"], "NAME, NAME=KEY or NAME=none"),
+    one(
+        "log.level",
+        &["MOAT_LOG_LEVEL"],
+        "error, warn, info, debug, trace, or directives such as warn,moat_kms=debug",
+    ),
+    one("log.format", &["MOAT_LOG_FORMAT"], "text or json"),
+    one("store.listen", &["MOAT_STORE_LISTEN"], SOCKET),
+    one("store.certificate", &["MOAT_STORE_CERTIFICATE"], FILE),
+    one("store.private_key", &["MOAT_STORE_PRIVATE_KEY"], FILE),
+    list(
+        "store.domains",
+        &["MOAT_STORE_DOMAINS", "MINIO_DOMAIN"],
+        "DNS names for virtual-host style",
+    ),
+    one(
+        "store.region",
+        &["MOAT_STORE_REGION", "MINIO_SITE_REGION", "MINIO_REGION"],
+        "a word, such as us-east-1",
+    ),
+    one(
+        "store.root_credentials",
+        &["MOAT_ROOT_CREDENTIALS_FILE"],
+        FILE,
+    ),
+    one(
+        "store.auto_encryption",
+        &["MOAT_STORE_AUTO_ENCRYPTION", "MINIO_KMS_AUTO_ENCRYPTION"],
+        SWITCH,
+    ),
+    one(
+        "store.kms.endpoint",
+        &["MOAT_KMS_ENDPOINT", "MINIO_KMS_SERVER"],
+        ENDPOINT,
+    ),
+    one("store.kms.ca", &["MOAT_KMS_CA"], FILE),
+    one(
+        "store.kms.certificate",
+        &["MOAT_KMS_TLS_CERT", "MINIO_KMS_TLS_CLIENT_CERT"],
+        FILE,
+    ),
+    one(
+        "store.kms.private_key",
+        &["MOAT_KMS_TLS_KEY", "MINIO_KMS_TLS_CLIENT_KEY"],
+        FILE,
+    ),
+    one(
+        "store.kms.enclave",
+        &["MOAT_KMS_ENCLAVE", "MINIO_KMS_ENCLAVE"],
+        KEY_NAME,
+    ),
+    one(
+        "store.kms.default_key",
+        &["MOAT_KMS_DEFAULT_KEY", "MINIO_KMS_SSE_KEY"],
+        KEY_NAME,
+    ),
+    one("kms.listen", &["MOAT_KMS_LISTEN"], SOCKET),
+    one("kms.certificate", &["MOAT_KMS_CERTIFICATE"], FILE),
+    one("kms.private_key", &["MOAT_KMS_PRIVATE_KEY"], FILE),
+    one("kms.hsm_key", &["MOAT_HSM_KEY_FILE"], FILE),
+    one(
+        "proxy.listen_https",
+        &["MOAT_PROXY_LISTEN_HTTPS"],
+        SOCKET_OR_OFF,
+    ),
+    one(
+        "proxy.listen_http",
+        &["MOAT_PROXY_LISTEN_HTTP"],
+        SOCKET_OR_OFF,
+    ),
+    list("proxy.upstreams", &["MOAT_PROXY_UPSTREAMS"], ENDPOINT),
+    one("proxy.upstream_ca", &["MOAT_PROXY_UPSTREAM_CA"], FILE),
+    one("proxy.certificate", &["MOAT_PROXY_CERTIFICATE"], FILE),
+    one("proxy.private_key", &["MOAT_PROXY_PRIVATE_KEY"], FILE),
+    one(
+        "proxy.health_path",
+        &["MOAT_PROXY_HEALTH_PATH"],
+        "a path that begins with /",
+    ),
+];
+
+/// The row of a key.
+pub(crate) fn find(key: &str) -> Option<&'static Setting> {
+    SETTINGS.iter().find(|setting| setting.key == key)
+}
+
+/// Whether some key begins with `prefix.`, that is, whether `prefix` is a table.
+pub(crate) fn is_table(prefix: &str) -> bool {
+    SETTINGS.iter().any(|s| {
+        s.key
+            .strip_prefix(prefix)
+            .is_some_and(|rest| rest.starts_with('.'))
+    })
+}
+
+/// The key that a mistyped one probably meant.
+pub(crate) fn nearest(key: &str) -> Option<&'static str> {
+    SETTINGS
+        .iter()
+        .map(|setting| (distance(setting.key, key), setting.key))
+        .filter(|(distance, _)| *distance <= 3)
+        .min()
+        .map(|(_, key)| key)
+}
+
+/// Levenshtein's distance, row by row.
+fn distance(a: &str, b: &str) -> usize {
+    let b: Vec<char> = b.chars().collect();
+    let mut row: Vec<usize> = (0..=b.len()).collect();
+    for (i, from) in a.chars().enumerate() {
+        let mut diagonal = row[0];
+        row[0] = i + 1;
+        for (j, to) in b.iter().enumerate() {
+            let replaced = diagonal + usize::from(from != *to);
+            diagonal = row[j + 1];
+            row[j + 1] = replaced.min(row[j] + 1).min(diagonal + 1);
+        }
+    }
+    row[b.len()]
+}
+
+#[cfg(test)]
+mod tests {
+    use std::collections::BTreeSet;
+
+    use super::*;
+
+    #[test]
+    fn keys_and_variables_are_unique() {
+        let keys: BTreeSet<_> = SETTINGS.iter().map(|s| s.key).collect();
+        assert_eq!(keys.len(), SETTINGS.len());
+        let variables: Vec<_> = SETTINGS.iter().flat_map(|s| s.env).collect();
+        assert_eq!(
+            variables.iter().collect::<BTreeSet<_>>().len(),
+            variables.len()
+        );
+    }
+
+    #[test]
+    fn a_mistyped_key_finds_its_neighbour() {
+        assert_eq!(nearest("store.lisen"), Some("store.listen"));
+        assert_eq!(nearest("something.else"), None);
+        assert!(is_table("store.kms") && !is_table("store.listen"));
+    }
+}

@@ -1,0 +1,73 @@
+//! Tables for people.
+
+use std::io::Write;
+
+use anyhow::Result;
+
+/// Writes to standard output. A reader that went away (`| head`) is not an error.
+pub(crate) fn out(text: &str) -> Result<()> {
+    let mut stdout = std::io::stdout().lock();
+    match stdout
+        .write_all(text.as_bytes())
+        .and_then(|()| stdout.flush())
+    {
+        Err(e) if e.kind() == std::io::ErrorKind::BrokenPipe => Ok(()),
+        done => Ok(done?),
+    }
+}
+
+/// Writes an error with its causes to standard error, as one sentence.
+pub(crate) fn error(error: &anyhow::Error) {
+    // Nothing is left to do if even this can't be written.
+    let _ = writeln!(std::io::stderr().lock(), "moat: {error:#}");
+}
+
+/// Writes one JSON value, indented for reading.
+pub(crate) fn json(value: &serde_json::Value) -> Result<()> {
+    out(&format!("{value:#}\n"))
+}
+
+/// Lays rows out in columns, two spaces apart, with a heading.
+pub(crate) fn table(heading: &[&str], rows: &[Vec<String>]) -> String {
+    let widths: Vec<usize> = (0..heading.len())
+        .map(|column| {
+            let cells = rows
+                .iter()
+                .filter_map(|row| row.get(column))
+                .map(|cell| cell.chars().count());
+            cells
+                .chain([heading[column].chars().count()])
+                .max()
+                .unwrap_or(0)
+        })
+        .collect();
+    let heading: Vec<String> = heading.iter().map(|cell| cell.to_uppercase()).collect();
+    std::iter::once(&heading)
+        .chain(rows)
+        .map(|row| {
+            let cells: Vec<String> = row
+                .iter()
+                .zip(&widths)
+                .map(|(cell, width)| format!("{cell:width$}", width = *width))
+                .collect();
+            format!("{}\n", cells.join("  ").trim_end())
+        })
+        .collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn columns_line_up() {
+        let rows = vec![
+            vec!["a".to_owned(), "1".to_owned()],
+            vec!["longer".to_owned(), "2".to_owned()],
+        ];
+        assert_eq!(
+            table(&["name", "n"], &rows),
+            "NAME    N\na       1\nlonger  2\n"
+        );
+    }
+}

@@ -1,0 +1,233 @@
+//! The key manager: its state and audit in the data folder, sealed under the HSM key.
+
+use std::net::SocketAddr;
+use std::sync::Arc;
+
+use anyhow::{Context, Result, bail};
+use moat_kms::audit::AuditConfig;
+use moat_kms::{Caller, Core, CoreConfig, Error, HsmKey, OpenError, Scope, ServerInfo};
+use moat_kms_client::wire::{Patterns, PolicyDocument};
+use moat_kms_client::{ApiKey, Identity, Privilege};
+use moat_meta::{Embedded, Options};
+use moat_net::Drain;
+use moat_net::tls::ClientAuth;
+use moat_pki::CertificateInfo;
+use moat_types::{KeyName, SystemClock, SystemRandom};
+
+use super::{Bound, bind, load_tls, local};
+use crate::config::{Config, KmsConfig};
+use crate::files;
+use crate::first_start::hsm_key_from_env;
+use crate::folder::DataFolder;
+use crate::lock::FolderLock;
+
+/// The flag that chooses another address.
+pub(crate) const FLAG: &str = "--kms-listen";
+
+/// The policy that lets a store lease keys and nothing else.
+const STORE_POLICY: &str = "store";
+
+/// What a store may do: ask whether a key can be used, and lease epoch keys under it.
+const STORE_COMMANDS: [&str; 3] = ["KEY:STATUS", "EPOCH:GENERATE", "EPOCH:OPEN"];
+
+/// How the audit names what the server asks of itself when it begins.
+const SOURCE: &str = "first start";
+
+/// Memory for pages of the state's tree. It holds keys and identities, not data: 10,000 keys fit.
+const CACHE_BYTES: usize = 8 << 20;
+
+type KmsCore = Core<Embedded>;
+type Service = moat_kms::KmsServer<Embedded>;
+
+/// A bound key manager.
+pub(crate) struct KmsServer {
+    bound: Bound<Service>,
+    core: Arc<KmsCore>,
+    root: Identity,
+    _lock: FolderLock,
+}
+
+impl KmsServer {
+    /// Binds the listener and opens the state; a new state gets the enclave, the store's identity
+    /// and the default key. The folder's lock must be held.
+    pub(crate) async fn open(config: &Config, mut lock: FolderLock) -> Result<Self> {
+        let tls = load_tls(&config.kms.tls, ClientAuth::Requested)?;
+        let listener = bind(config.kms.listen, Some(tls), FLAG)?;
+        let root = root_identity(&config.data)?;
+        let core = open_core(&config.data, &config.kms, root).await?;
+        begin(&core, config, root)
+            .await
+            .context("the key manager's first enclave, identity and key")?;
+        lock.note_endpoint(&local(listener.local_addr()).to_string())?;
+        let info = ServerInfo {
+            version: env!("CARGO_PKG_VERSION").to_owned(),
+            commit: String::new(),
+            host: local(listener.local_addr()).authority(),
+        };
+        let service = Service::new(Arc::clone(&core), info, Arc::new(SystemRandom));
+        Ok(Self {
+            bound: Bound {
+                listener,
+                service: Arc::new(service),
+            },
+            core,
+            root,
+            _lock: lock,
+        })
+    }
+
+    /// Where it listens.
+    pub(crate) const fn address(&self) -> SocketAddr {
+        self.bound.address()
+    }
+
+    /// Makes keys that do not exist yet.
+    pub(crate) fn key_maker(&self) -> KeyMaker {
+        KeyMaker {
+            core: Arc::clone(&self.core),
+            root: self.root,
+        }
+    }
+
+    /// Serves until drained, then closes the audit with a checkpoint.
+    pub(crate) async fn serve(self, drain: Drain) {
+        self.bound.serve(drain).await;
+        if let Err(error) = self.core.close().await {
+            tracing::error!(%error, "the audit could not be closed with a checkpoint");
+        }
+    }
+}
+
+/// Makes the keys of the buckets that `moat up` makes.
+pub(crate) struct KeyMaker {
+    core: Arc<KmsCore>,
+    root: Identity,
+}
+
+impl KeyMaker {
+    /// Makes a key unless it exists.
+    pub(crate) async fn make(&self, config: &Config, key: &KeyName) -> Result<()> {
+        let (caller, enclave) = (caller(self.root), &config.store.kms.enclave);
+        let outcome = match self.core.key_info(&caller, enclave, key).await {
+            Err(Error::KeyNotFound { .. }) => {
+                ignore_existing(self.core.create_key(&caller, enclave, key).await)
+            }
+            Err(other) => Err(other.into()),
+            Ok(_) => Ok(()),
+        };
+        outcome.with_context(|| format!("the KMS key {key}"))
+    }
+}
+
+async fn open_core(data: &DataFolder, config: &KmsConfig, root: Identity) -> Result<Arc<KmsCore>> {
+    let hsm = Box::new(hsm_key(config)?);
+    let state = data.kms_state();
+    let opened = tokio::task::spawn_blocking(move || {
+        Embedded::open(
+            state,
+            Options {
+                cache_bytes: CACHE_BYTES,
+            },
+        )
+    });
+    let state = opened
+        .await
+        .context("the key manager's state could not be opened")??;
+    let settings = CoreConfig {
+        hsm,
+        root: Some(root),
+        lease_ttl: CoreConfig::LEASE_TTL,
+        audit: AuditConfig::new(data.kms_audit()),
+        clock: Arc::new(SystemClock),
+        random: Arc::new(SystemRandom),
+    };
+    match KmsCore::open(state, settings).await {
+        Ok(core) => Ok(core),
+        Err(OpenError::WrongHsmKey) => bail!(
+            "the HSM key {} is not the one that sealed the key manager's state in {}; nothing was changed",
+            match hsm_key_from_env() {
+                Some(_) => "in the environment (MOAT_HSM_KEY or MINIO_KMS_HSM_KEY)".to_owned(),
+                None => config.hsm_key.display().to_string(),
+            },
+            data.kms().display()
+        ),
+        Err(other) => Err(other.into()),
+    }
+}
+
+/// The HSM key: the environment's, else the file's.
+fn hsm_key(config: &KmsConfig) -> Result<HsmKey> {
+    if let Some(text) = hsm_key_from_env() {
+        return HsmKey::parse(text.expose()).context("MOAT_HSM_KEY or MINIO_KMS_HSM_KEY");
+    }
+    let text = files::read_secret(&config.hsm_key)?;
+    HsmKey::parse(text.expose()).with_context(|| config.hsm_key.display().to_string())
+}
+
+/// The identity of the operator, whose API key lies in the data folder.
+fn root_identity(data: &DataFolder) -> Result<Identity> {
+    let path = data.root_api_key();
+    let text = files::read_secret(&path)?;
+    let key = ApiKey::parse(text.expose()).with_context(|| path.display().to_string())?;
+    Ok(key.identity())
+}
+
+/// The identity of the store: the public key of its client certificate.
+fn store_identity(data: &DataFolder) -> Result<Identity> {
+    let path = data.store_identity().certificate;
+    let text = files::read_text(&path)?;
+    let chain =
+        CertificateInfo::parse_pem(text.as_bytes()).with_context(|| path.display().to_string())?;
+    Ok(Identity::from_spki_sha256(chain[0].public_key_sha256))
+}
+
+/// Fills a new state. The store's identity comes last, and where it is known all is done.
+async fn begin(core: &KmsCore, config: &Config, root: Identity) -> Result<()> {
+    let caller = caller(root);
+    let enclave = &config.store.kms.enclave;
+    let scope = Scope::Enclave(enclave.clone());
+    let store = store_identity(&config.data)?;
+    match core.identity_info(&caller, &scope, &store).await {
+        Ok(_) => return Ok(()),
+        Err(Error::IdentityNotFound { .. } | Error::EnclaveNotFound { .. }) => {}
+        Err(other) => return Err(other.into()),
+    }
+    ignore_existing(core.create_enclave(&caller, enclave).await)?;
+    ignore_existing(
+        core.create_key(&caller, enclave, &config.store.kms.default_key)
+            .await,
+    )?;
+    let policy = KeyName::parse(STORE_POLICY)?;
+    core.set_policy(&caller, &scope, &policy, &store_policy())
+        .await?;
+    ignore_existing(
+        core.create_identity(&caller, &scope, &store, Privilege::User, Some(&policy))
+            .await,
+    )
+}
+
+fn store_policy() -> PolicyDocument {
+    let any = |command: &str| (command.to_owned(), Patterns::One("*".to_owned()));
+    PolicyDocument {
+        allow: STORE_COMMANDS.iter().map(|command| any(command)).collect(),
+        ..PolicyDocument::default()
+    }
+}
+
+fn caller(root: Identity) -> Caller {
+    Caller {
+        identity: root,
+        source: SOURCE.to_owned(),
+        request_id: moat_net::request_id(&SystemRandom),
+    }
+}
+
+fn ignore_existing<T>(made: Result<T, Error>) -> Result<()> {
+    match made {
+        Ok(_)
+        | Err(
+            Error::EnclaveExists { .. } | Error::KeyExists { .. } | Error::IdentityExists { .. },
+        ) => Ok(()),
+        Err(other) => Err(other.into()),
+    }
+}

@@ -1,0 +1,222 @@
+//! `moat up`, and the servers alone. Order: look, lock, prepare the folder, key manager, store,
+//! buckets, proxy; then serve until a signal, and drain in the opposite order, so that what is
+//! still running finds what it needs.
+
+use std::process::ExitCode;
+use std::time::Duration;
+
+use anyhow::Result;
+use moat_types::{SystemClock, SystemRandom};
+
+use crate::cli::{KmsServerArgs, ProxyArgs, StoreArgs, UpArgs};
+use crate::config::Config;
+use crate::first_start::{self, Found, World};
+use crate::keyring;
+use crate::lock::FolderLock;
+use crate::process::Signals;
+use crate::running::Running;
+use crate::servers::kms::{KeyMaker, KmsServer};
+use crate::servers::proxy::ProxyServer;
+use crate::servers::store::StoreServer;
+use crate::servers::{kms, local, probe, proxy, store};
+use crate::welcome::{self, Served};
+use crate::{logs, print, process};
+
+/// The machine's clock and randomness.
+pub(crate) const WORLD: World<'static> = World {
+    clock: &SystemClock,
+    random: &SystemRandom,
+};
+
+/// Runs all three servers.
+pub(crate) async fn up(args: UpArgs) -> Result<ExitCode> {
+    let flags = [
+        args.common.values(),
+        args.buckets.values(),
+        args.store.values(),
+        args.kms.values(),
+        args.proxy.values(),
+    ];
+    let config = load(args.file.config.as_deref(), flags)?;
+    let signals = Signals::install()?;
+    probe_all(&config)?;
+    let notes = prepare(&config)?;
+    let (kms_lock, store_lock) = (
+        FolderLock::take(&config.data.kms())?,
+        FolderLock::take(&config.data.store())?,
+    );
+
+    let mut running = Running::default();
+    match start_all(&config, &mut running, kms_lock, store_lock).await {
+        Ok(served) => {
+            print::out(&welcome::text(&config, &served, &notes))?;
+            running.until(signals, config).await
+        }
+        Err(error) => {
+            running.stop(Duration::ZERO).await;
+            Err(error)
+        }
+    }
+}
+
+/// Starts the servers one after the other, each when those that it needs are serving.
+async fn start_all(
+    config: &Config,
+    running: &mut Running,
+    kms_lock: FolderLock,
+    store_lock: FolderLock,
+) -> Result<Served> {
+    let kms = KmsServer::open(config, kms_lock).await?;
+    let kms_address = kms.address();
+    let key_maker = kms.key_maker();
+    running.spawn("key manager", |drain| kms.serve(drain));
+
+    let ring = keyring::open(config, &local(kms_address))?;
+    let store = StoreServer::open(config, ring, store_lock).await?;
+    let store_address = store.address();
+    let buckets = make_buckets(config, &store, &key_maker).await?;
+    running.spawn("store", |drain| store.serve(drain));
+
+    let proxy = ProxyServer::open(&config.proxy, local(store_address))?;
+    let served = Served {
+        buckets,
+        kms: kms_address,
+        store: store_address,
+        proxy_https: proxy.https_address(),
+        proxy_http: proxy.http_address(),
+    };
+    running.spawn("proxy", |drain| proxy.serve(drain));
+    Ok(served)
+}
+
+/// Makes the buckets that were asked for, the key first: a bucket whose rule names a missing key
+/// takes no object.
+async fn make_buckets(
+    config: &Config,
+    store: &StoreServer,
+    keys: &KeyMaker,
+) -> Result<Vec<String>> {
+    let mut lines = Vec::with_capacity(config.buckets.len());
+    for bucket in &config.buckets {
+        if let Some(key) = &bucket.key {
+            keys.make(config, key).await?;
+        }
+        let rule = match (store.ensure_bucket(bucket).await?, &bucket.key) {
+            (false, _) => "was there already and is left as it is".to_owned(),
+            (true, Some(key)) => format!("encrypted by default with SSE-KMS under the key {key}"),
+            (true, None) => "without a rule, so SSE-S3 under the store's default key".to_owned(),
+        };
+        lines.push(format!("{}: {rule}", bucket.name));
+    }
+    Ok(lines)
+}
+
+/// Runs the key manager alone.
+pub(crate) async fn kms_server(args: KmsServerArgs) -> Result<ExitCode> {
+    let config = load(
+        args.file.config.as_deref(),
+        [args.common.values(), args.kms.values()],
+    )?;
+    let signals = Signals::install()?;
+    let notes = prepare(&config)?;
+    let server = KmsServer::open(&config, FolderLock::take(&config.data.kms())?).await?;
+    let line = format!(
+        "ready    key manager {}",
+        welcome::shown(&config, true, server.address())
+    );
+    let mut running = Running::default();
+    running.spawn("key manager", |drain| server.serve(drain));
+    say_ready(&notes, &line)?;
+    running.until(signals, config).await
+}
+
+/// Runs the store alone.
+pub(crate) async fn store_server(args: StoreArgs) -> Result<ExitCode> {
+    let flags = [args.common.values(), args.store.values(), args.kms.values()];
+    let config = load(args.file.config.as_deref(), flags)?;
+    let signals = Signals::install()?;
+    let notes = prepare(&config)?;
+    let ring = keyring::open(&config, &local(config.kms.listen))?;
+    let server = StoreServer::open(&config, ring, FolderLock::take(&config.data.store())?).await?;
+    let line = format!(
+        "ready    store {}",
+        welcome::shown(&config, true, server.address())
+    );
+    let mut running = Running::default();
+    running.spawn("store", |drain| server.serve(drain));
+    say_ready(&notes, &line)?;
+    running.until(signals, config).await
+}
+
+/// Runs the proxy alone.
+pub(crate) async fn proxy_server(args: ProxyArgs) -> Result<ExitCode> {
+    let config = load(
+        args.file.config.as_deref(),
+        [args.common.values(), args.proxy.values()],
+    )?;
+    let signals = Signals::install()?;
+    let notes = prepare(&config)?;
+    let server = ProxyServer::open(&config.proxy, local(config.store.listen))?;
+    let https = server
+        .https_address()
+        .map(|address| welcome::shown(&config, true, address).to_string());
+    let http = server
+        .http_address()
+        .map(|address| welcome::shown(&config, false, address).to_string());
+    let listening: Vec<String> = https.into_iter().chain(http).collect();
+    let mut running = Running::default();
+    running.spawn("proxy", |drain| server.serve(drain));
+    say_ready(
+        &notes,
+        &format!("ready    proxy {}", listening.join(" and ")),
+    )?;
+    running.until(signals, config).await
+}
+
+/// Configuration, logging and what a process asks of the system, in the order in which they can fail.
+fn load(
+    file: Option<&std::path::Path>,
+    flags: impl IntoIterator<Item = Vec<crate::config::raw::FlagValue>>,
+) -> Result<Config> {
+    let config = Config::load(file, flags.into_iter().flatten().collect())?;
+    logs::start(&config.log);
+    process::harden();
+    moat_net::raise_open_files_limit();
+    moat_net::metrics::install()?;
+    Ok(config)
+}
+
+/// Checks that all ports can be had before a first start makes anything. On a folder that is
+/// complete the locks come first: a second process is the likelier reason for a port in use.
+fn probe_all(config: &Config) -> Result<()> {
+    if first_start::look(&config.data)? == Found::Complete {
+        for folder in [config.data.kms(), config.data.store()] {
+            drop(FolderLock::take(&folder)?);
+        }
+    }
+    probe(config.kms.listen, kms::FLAG)?;
+    probe(config.store.listen, store::FLAG)?;
+    config
+        .proxy
+        .listen_https
+        .map(|address| probe(address, proxy::HTTPS_FLAG))
+        .transpose()?;
+    config
+        .proxy
+        .listen_http
+        .map(|address| probe(address, proxy::HTTP_FLAG))
+        .transpose()?;
+    Ok(())
+}
+
+fn prepare(config: &Config) -> Result<Vec<String>> {
+    first_start::prepare(config, WORLD)
+}
+
+fn say_ready(notes: &[String], line: &str) -> Result<()> {
+    let notes: String = notes
+        .iter()
+        .map(|note| format!("note     {note}\n"))
+        .collect();
+    print::out(&format!("{notes}{line}\n"))
+}
