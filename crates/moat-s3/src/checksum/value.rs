@@ -34,6 +34,21 @@ impl ChecksumValue {
         Self::new(algorithm, &buffer[..length])
     }
 
+    /// Parses the value of a multipart object: base64, for composites with `-` and the number
+    /// of parts. CompleteMultipartUpload takes this form in its headers.
+    pub fn parse_of_multipart(
+        algorithm: ChecksumAlgorithm,
+        text: &str,
+    ) -> Option<(Self, Option<u32>)> {
+        // Standard base64 has no hyphen.
+        let Some((value, parts)) = text.split_once('-') else {
+            return Some((Self::parse(algorithm, text)?, None));
+        };
+        let is_number = !parts.is_empty() && parts.bytes().all(|b| b.is_ascii_digit());
+        let parts = is_number.then(|| parts.parse().ok())??;
+        Some((Self::parse(algorithm, value)?, Some(parts)))
+    }
+
     /// The value of a CRC.
     pub(super) fn of_crc(algorithm: ChecksumAlgorithm, crc: u64) -> Self {
         let bytes = crc.to_be_bytes();
@@ -82,6 +97,23 @@ impl fmt::Debug for ChecksumValue {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn composites_carry_the_number_of_parts() {
+        let value = ChecksumValue::new(ChecksumAlgorithm::Crc32, &[1, 2, 3, 4]).unwrap();
+        let parse = |text: &str| ChecksumValue::parse_of_multipart(ChecksumAlgorithm::Crc32, text);
+        assert_eq!(parse(&value.to_composite_text(12)), Some((value, Some(12))));
+        assert_eq!(parse(&value.to_base64()), Some((value, None)));
+        for bad in [
+            "AQIDBA==-",
+            "AQIDBA==-+1",
+            "AQIDBA==-x",
+            "-1",
+            "AQIDBA==-1-2",
+        ] {
+            assert_eq!(parse(bad), None, "{bad}");
+        }
+    }
 
     #[test]
     fn base64_round_trips_and_wrong_lengths_are_refused() {

@@ -160,7 +160,12 @@ impl Conditions {
                 None => Ok(()),
             };
         };
-        match self.for_read(object) {
+        // RFC 9110 gives If-Modified-Since a meaning for GET and HEAD only.
+        let conditions = Self {
+            if_modified_since: None,
+            ..self.clone()
+        };
+        match conditions.for_read(object) {
             ConditionOutcome::Proceed => Ok(()),
             _ => Err(ErrorCode::PreconditionFailed),
         }
@@ -344,6 +349,7 @@ mod tests {
         assert_eq!(matches.for_write(None), Err(ErrorCode::NoSuchKey));
         let same = http_date(AT);
         let modified = conditions(&[("if-modified-since", &same)]);
+        assert_eq!(modified.for_write(Some(OBJECT)), Ok(()));
         assert_eq!(
             modified.for_copy_source(OBJECT),
             Err(ErrorCode::PreconditionFailed)

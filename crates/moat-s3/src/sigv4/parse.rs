@@ -41,7 +41,7 @@ pub enum ClaimKind {
 }
 
 /// Who claims to have signed what. Nothing in it is proven before [`Claim::verify`].
-#[derive(Clone, Debug)]
+#[derive(Clone)]
 pub struct Claim<'a> {
     /// Where the claim stood.
     pub kind: ClaimKind,
@@ -94,6 +94,21 @@ impl Claim<'_> {
     pub fn set_body_hash(&mut self, sha256: [u8; 32]) {
         self.payload = PayloadHash::Sha256(sha256);
         self.payload_text = Cow::Owned(hex::encode(sha256));
+    }
+}
+
+/// Tokens and signatures must not stand in logs.
+impl std::fmt::Debug for Claim<'_> {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Claim")
+            .field("kind", &self.kind)
+            .field("access_key_id", &self.access_key_id)
+            .field("date", &self.date)
+            .field("region", &self.region)
+            .field("service", &self.service)
+            .field("payload", &self.payload)
+            .field("signed_headers", &self.signed_headers)
+            .finish_non_exhaustive()
     }
 }
 

@@ -11,7 +11,7 @@ use crate::time::{AmzDate, amz_date};
 use crate::uri::{Slash, encode};
 
 /// What an access key consists of.
-#[derive(Clone, Debug)]
+#[derive(Clone)]
 pub struct Credentials {
     /// The public half.
     pub access_key_id: String,
@@ -19,6 +19,13 @@ pub struct Credentials {
     pub secret_access_key: SecretString,
     /// The token of temporary credentials.
     pub session_token: Option<String>,
+}
+
+/// Only the public half is shown.
+impl std::fmt::Debug for Credentials {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        write!(f, "Credentials({})", self.access_key_id)
+    }
 }
 
 /// Which headers a signature covers besides `host` and all `x-amz-*`.
