@@ -1,6 +1,8 @@
 //! Vectors of the envelope format: data at rest must stay readable. A change that breaks one of
 //! these is a new format version, not a fix. Drawn in `docs/design/0001-envelope.md`.
 
+#![allow(clippy::unwrap_used, reason = "helpers of tests")]
+
 use std::sync::atomic::{AtomicU8, Ordering};
 
 use moat_crypto::{BlobLayout, BlobSealer, Dek, EpochKey, Place, Wrapping, open_run};

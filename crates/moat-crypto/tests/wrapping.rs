@@ -1,5 +1,7 @@
 //! What a wrapped DEK is bound to: every field of its place, its key, and its own bytes.
 
+#![allow(clippy::unwrap_used, reason = "helpers of tests")]
+
 use moat_crypto::{Dek, EpochKey, Error, Place, WrappedDek, Wrapping};
 use moat_types::{
     BlobId, BucketName, EnclaveName, EpochId, KeyName, ObjectKey, SecretBytes, SystemRandom,
