@@ -4,6 +4,7 @@
 //! (`moat_testkit::meta_contract`) holds for every engine.
 
 mod embedded;
+pub mod files;
 
 use std::future::Future;
 use std::ops::Range;
@@ -34,6 +35,31 @@ pub enum Error {
     /// Anything else the engine reports.
     #[error("metadata engine: {0}")]
     Engine(#[source] Box<dyn std::error::Error + Send + Sync>),
+}
+
+impl Error {
+    /// The same condition once more, for another caller whom it concerns; causes become text.
+    fn again(&self) -> Self {
+        match self {
+            Self::InUse { place } => Self::InUse {
+                place: place.clone(),
+            },
+            Self::NoSpace => Self::NoSpace,
+            Self::Corrupt(problem) => Self::Corrupt(problem.clone()),
+            Self::Closed => Self::Closed,
+            Self::Engine(cause) => Self::Engine(cause.to_string().into()),
+        }
+    }
+}
+
+impl From<std::io::Error> for Error {
+    fn from(error: std::io::Error) -> Self {
+        use std::io::ErrorKind;
+        match error.kind() {
+            ErrorKind::StorageFull | ErrorKind::QuotaExceeded => Self::NoSpace,
+            _ => Self::Engine(Box::new(error)),
+        }
+    }
 }
 
 /// How a commit ended.

@@ -1,15 +1,33 @@
-//! The embedded engine keeps the promises of every metadata engine.
+//! The embedded engine keeps the promises of every metadata engine: with its log as large as in
+//! production, and with one so small that rows move to the tree all the time.
 
 use moat_meta::{Embedded, Options};
 
-#[tokio::test(flavor = "multi_thread", worker_threads = 4)]
-async fn embedded_keeps_the_contract() {
-    let root = tempfile::tempdir().unwrap();
+async fn keeps_the_contract(options: Options) {
+    let root = tempfile::tempdir().unwrap_or_else(|error| panic!("no folder: {error}"));
     let mut count = 0;
     moat_testkit::meta_contract::run(|| {
         count += 1;
         let folder = root.path().join(count.to_string());
-        async move { Embedded::open(folder, Options::default()).unwrap() }
+        let options = options.clone();
+        async move {
+            Embedded::open(folder, options).unwrap_or_else(|error| panic!("no store: {error}"))
+        }
+    })
+    .await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 4)]
+async fn embedded_keeps_the_contract() {
+    keeps_the_contract(Options::default()).await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 4)]
+async fn embedded_keeps_the_contract_while_rows_move_to_the_tree() {
+    keeps_the_contract(Options {
+        cache_bytes: 1 << 20,
+        log_bytes: 16 << 10,
+        ..Options::default()
     })
     .await;
 }
