@@ -504,3 +504,7 @@ fn read_lease(
         ttl: Duration::from_millis(answer.lease_ttl_ms),
     })
 }
+
+#[cfg(test)]
+#[path = "ring_tests.rs"]
+mod tests;
