@@ -37,8 +37,14 @@ pub(crate) async fn up(args: UpArgs) -> Result<ExitCode> {
         args.kms.values(),
         args.proxy.values(),
     ];
-    let config = load(args.file.config.as_deref(), flags)?;
+    let mut config = load(args.file.config.as_deref(), flags)?;
     let signals = Signals::install()?;
+    if let Some(other) = config.store.kms.endpoint.take() {
+        // The variable may be there for `moat kms`, so it is no mistake by itself.
+        tracing::warn!(
+            "the key manager {other} is not used: moat up runs its own (moat store takes another one)"
+        );
+    }
     probe_all(&config)?;
     let notes = prepare(&config)?;
     let (kms_lock, store_lock) = (
@@ -77,7 +83,7 @@ async fn start_all(
     let buckets = make_buckets(config, &store, &key_maker).await?;
     running.spawn("store", |drain| store.serve(drain));
 
-    let proxy = ProxyServer::open(&config.proxy, local(store_address))?;
+    let proxy = ProxyServer::open(&config.proxy, &config.data, local(store_address))?;
     let served = Served {
         buckets,
         kms: kms_address,
@@ -155,8 +161,13 @@ pub(crate) async fn proxy_server(args: ProxyArgs) -> Result<ExitCode> {
         [args.common.values(), args.proxy.values()],
     )?;
     let signals = Signals::install()?;
-    let notes = prepare(&config)?;
-    let server = ProxyServer::open(&config.proxy, local(config.store.listen))?;
+    // A proxy in front of other stores, with a certificate of its own, leaves no folder behind.
+    let notes = if config.proxy.needs_folder(&config.data) {
+        prepare(&config)?
+    } else {
+        Vec::new()
+    };
+    let server = ProxyServer::open(&config.proxy, &config.data, local(config.store.listen))?;
     let https = server
         .https_address()
         .map(|address| welcome::shown(&config, true, address).to_string());

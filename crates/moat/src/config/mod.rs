@@ -113,9 +113,18 @@ pub(crate) struct ProxyConfig {
     pub(crate) listen_http: Option<SocketAddr>,
     /// Empty: the store of the same folder.
     pub(crate) upstreams: Vec<Endpoint>,
-    pub(crate) upstream_ca: PathBuf,
+    /// `None`: the CA of the folder if there is one, and in any case those of the system.
+    pub(crate) upstream_ca: Option<PathBuf>,
     pub(crate) tls: TlsFiles,
     pub(crate) health_path: String,
+}
+
+impl ProxyConfig {
+    /// Whether the proxy takes anything from the data folder: its certificate, or the store beside it.
+    pub(crate) fn needs_folder(&self, data: &DataFolder) -> bool {
+        let own_certificate = self.listen_https.is_some() && self.tls == data.server_tls("proxy");
+        own_certificate || self.upstreams.is_empty()
+    }
 }
 
 /// Everything, complete and checked.
@@ -257,7 +266,7 @@ fn proxy(reader: &mut Reader<'_>, data: &DataFolder) -> ProxyConfig {
         listen_https: reader.one("proxy.listen_https", PROXY_HTTPS_DEFAULT, socket_or_off),
         listen_http: reader.one("proxy.listen_http", PROXY_HTTP_DEFAULT, socket_or_off),
         upstreams: reader.list("proxy.upstreams", |text| Endpoint::parse(text).ok()),
-        upstream_ca: reader.file("proxy.upstream_ca", data.ca_certificate()),
+        upstream_ca: reader.optional("proxy.upstream_ca", |text| Some(PathBuf::from(text))),
         tls: reader.tls(
             "proxy.certificate",
             "proxy.private_key",

@@ -36,6 +36,9 @@ const SOURCE: &str = "first start";
 /// Memory for pages of the state's tree. It holds keys and identities, not data: 10,000 keys fit.
 const CACHE_BYTES: usize = 8 << 20;
 
+/// Rows in memory before they go to the tree. Changes of keys are rare; a start after a crash is quick.
+const LOG_BYTES: u64 = 1 << 20;
+
 type KmsCore = Core<Embedded>;
 type Service = moat_kms::KmsServer<Embedded>;
 
@@ -127,6 +130,8 @@ async fn open_core(data: &DataFolder, config: &KmsConfig, root: Identity) -> Res
             state,
             Options {
                 cache_bytes: CACHE_BYTES,
+                log_bytes: LOG_BYTES,
+                ..Options::default()
             },
         )
     });

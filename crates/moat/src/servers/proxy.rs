@@ -11,6 +11,7 @@ use moat_proxy::{Config as Settings, HealthConfig, Proxy, Upstream};
 use super::{Bound, bind, load_tls, net_endpoint};
 use crate::config::ProxyConfig;
 use crate::endpoint::Endpoint;
+use crate::folder::DataFolder;
 
 /// The flags that choose other addresses.
 pub(crate) const HTTPS_FLAG: &str = "--proxy-https";
@@ -25,7 +26,7 @@ pub(crate) struct ProxyServer {
 impl ProxyServer {
     /// Binds the listeners, loads the certificates and begins to probe the stores; `store` is used
     /// where no upstream is configured. Must be called inside a runtime.
-    pub(crate) fn open(config: &ProxyConfig, store: Endpoint) -> Result<Self> {
+    pub(crate) fn open(config: &ProxyConfig, data: &DataFolder, store: Endpoint) -> Result<Self> {
         let upstreams = if config.upstreams.is_empty() {
             vec![store]
         } else {
@@ -36,7 +37,7 @@ impl ProxyServer {
             path: config.health_path.clone(),
             ..HealthConfig::default()
         };
-        settings.tls = client_tls(config, &upstreams)?;
+        settings.tls = client_tls(config, data, &upstreams)?;
         let https = match config.listen_https {
             Some(address) => Some(bind(
                 address,
@@ -90,14 +91,25 @@ fn upstream(endpoint: &Endpoint) -> Result<Upstream> {
     })
 }
 
-/// Trust in our own CA, or the one given, and in those of the system: stores of others are fronted too.
-fn client_tls(config: &ProxyConfig, upstreams: &[Endpoint]) -> Result<Option<ClientTls>> {
+/// Trust in the CA that was given, or our own if there is one, and in those of the system: stores
+/// of others are fronted too.
+fn client_tls(
+    config: &ProxyConfig,
+    data: &DataFolder,
+    upstreams: &[Endpoint],
+) -> Result<Option<ClientTls>> {
     if !upstreams.iter().any(|upstream| upstream.tls) {
         return Ok(None);
     }
+    let own = || Some(data.ca_certificate()).filter(|path| path.exists());
     let roots = Roots {
         system: true,
-        files: vec![config.upstream_ca.clone()],
+        files: config
+            .upstream_ca
+            .clone()
+            .or_else(own)
+            .into_iter()
+            .collect(),
         pem: Vec::new(),
     };
     let settings = ClientTlsConfig {
