@@ -91,6 +91,13 @@ impl Activity {
         self.frames_waiting.fetch_sub(1, Relaxed);
     }
 
+    /// We are about to close. Without a request running there is no body left to wait for.
+    pub(crate) fn will_close(&self) {
+        if self.requests.load(Relaxed) == 0 {
+            self.body_expected.store(0, Relaxed);
+        }
+    }
+
     /// Whether the peer may still be sending a body that nobody read.
     pub(crate) fn expects_body(&self) -> bool {
         self.body_expected.load(Relaxed) != 0

@@ -205,6 +205,7 @@ async fn drive<S>(
             }
             () = &mut drained, if !closing => {
                 closing = true;
+                activity.will_close();
                 connection.as_mut().shut_down();
             }
             () = &mut timer => {
@@ -214,6 +215,7 @@ async fn drive<S>(
                     Verdict::Idle if closing => return,
                     Verdict::Idle => {
                         closing = true;
+                        activity.will_close();
                         connection.as_mut().shut_down();
                         shared.limits.header_timeout
                     }

@@ -8,10 +8,11 @@ use std::time::Duration;
 
 use http::{Request, Response};
 use hyper::body::Incoming;
-use metrics::{counter, gauge};
+use metrics::{Gauge, counter, gauge};
 use tokio::net::{TcpListener, TcpSocket, TcpStream};
 use tokio::sync::Semaphore;
 use tokio::task::JoinSet;
+use tokio::time::Instant;
 
 use crate::tls::ServerTls;
 use crate::{Body, Drain, Error, Limits, Peer, connection};
@@ -21,6 +22,8 @@ const BACKLOG: u32 = 1024;
 /// Pause after `accept` failed for want of files or memory, so that the loop does not spin until
 /// some connection ends.
 const ACCEPT_PAUSE: Duration = Duration::from_millis(50);
+/// Refused connections come in floods; one line for each would make it worse.
+const WARN_EVERY: Duration = Duration::from_secs(10);
 
 /// Answers requests. One value serves all connections of a listener, or of several.
 pub trait Service: Send + Sync + 'static {
@@ -94,6 +97,7 @@ impl Listener {
         let refused = counter!("moat_net_connections_refused_total", "listener" => label.clone());
         let open = gauge!("moat_net_connections", "listener" => label);
         let mut connections = JoinSet::new();
+        let mut warned: Option<Instant> = None;
         loop {
             let (stream, addr) = tokio::select! {
                 () = drain.started() => break,
@@ -103,19 +107,37 @@ impl Listener {
             let Ok(slot) = Arc::clone(&slots).try_acquire_owned() else {
                 // Closing is the only answer that costs less than what the limit protects.
                 refused.increment(1);
+                if warned.is_none_or(|last| last.elapsed() >= WARN_EVERY) {
+                    warned = Some(Instant::now());
+                    tracing::warn!(listener = %self.local, limit = shared.limits.connections_max, "all connections are in use, closing new ones");
+                }
                 continue;
             };
             accepted.increment(1);
-            let (shared, open) = (Arc::clone(&shared), open.clone());
+            let (shared, counted) = (Arc::clone(&shared), Counted::new(&open));
             connections.spawn(async move {
-                open.increment(1);
                 connection::serve(&shared, stream, addr).await;
-                open.decrement(1);
-                drop(slot);
+                drop((slot, counted));
             });
         }
         drop(self.socket);
         finish(connections, &drain).await;
+    }
+}
+
+/// Counts one open connection until it is dropped, by a panic of the service too.
+struct Counted(Gauge);
+
+impl Counted {
+    fn new(gauge: &Gauge) -> Self {
+        gauge.increment(1);
+        Self(gauge.clone())
+    }
+}
+
+impl Drop for Counted {
+    fn drop(&mut self) {
+        self.0.decrement(1);
     }
 }
 

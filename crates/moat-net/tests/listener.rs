@@ -1,6 +1,8 @@
 //! Guards what a listener promises to its peers whatever the service does: limits end in an answer
 //! or a closed connection, draining cuts nothing, and an early answer arrives.
 
+#![allow(clippy::unwrap_used, reason = "helpers of tests")]
+
 mod support;
 
 use std::sync::Arc;

@@ -1,6 +1,8 @@
 //! Guards identity and certificates: a client is known by the key it proved to hold, on resumed
 //! sessions too; certificates change under a running listener; errors name the file and the fix.
 
+#![allow(clippy::unwrap_used, reason = "helpers of tests")]
+
 mod support;
 
 use std::os::unix::fs::{PermissionsExt as _, symlink};
@@ -77,6 +79,25 @@ async fn a_client_is_known_by_its_key_and_stays_known_on_resumption() {
 
     let (nobody, _) = ask(&files.client_tls(None).current(), &server).await;
     assert_eq!(nobody, "none");
+}
+
+#[tokio::test]
+async fn http_on_the_https_port_is_told_so_in_http() {
+    let files = Files::new();
+    let server = Server::start(
+        Some(files.server_tls(ClientAuth::None)),
+        Limits::default(),
+        Fn2(who),
+    );
+    let mut stream = server.connect().await;
+    let answer = support::say(&mut stream, "GET / HTTP/1.1\r\nhost: h\r\n\r\n").await;
+    assert!(answer.starts_with("HTTP/1.1 400 "), "{answer}");
+    let (head, body) = answer.split_once("\r\n\r\n").unwrap();
+    assert!(
+        head.contains(&format!("content-length: {}", body.len())),
+        "{answer}"
+    );
+    assert!(body.contains("use https://"), "{answer}");
 }
 
 #[tokio::test]

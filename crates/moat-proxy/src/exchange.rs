@@ -28,6 +28,9 @@ pub(crate) async fn answer(
     if !peer.tls && plain::carries_customer_key(&head.headers) {
         return refuse(site, peer, &head, began, Refusal::CustomerKeyOnPlain);
     }
+    if head.method == Method::CONNECT {
+        return refuse(site, peer, &head, began, Refusal::BadRequest);
+    }
     headers::strip_hop_by_hop(&mut head.headers);
     headers::set_forwarded(&mut head.headers, &head.uri, peer);
     let mut attempts = Attempts::new(site, body);

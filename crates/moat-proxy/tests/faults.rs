@@ -1,6 +1,8 @@
 //! Guards behaviour when upstreams fail: nothing is acted on twice, nothing cut looks whole, and
 //! clients see no error that another endpoint could have spared them.
 
+#![allow(clippy::unwrap_used, reason = "helpers of tests")]
+
 mod support;
 
 use std::collections::HashMap;

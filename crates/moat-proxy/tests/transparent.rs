@@ -1,9 +1,12 @@
 //! Guards transparency: what the client signed arrives as it was sent, what the upstream answers
 //! comes back as it was given, and the few intended changes are exactly these.
 
+#![allow(clippy::unwrap_used, reason = "helpers of tests")]
+
 mod support;
 
 use std::sync::Arc;
+use std::sync::atomic::{AtomicUsize, Ordering::Relaxed};
 
 use bytes::Bytes;
 use futures_util::StreamExt as _;
@@ -18,6 +21,7 @@ use rustls_pki_types::ServerName;
 use support::{Front, Pki, Server, client, config, get, raw_upstream, request, soon, text};
 use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
 use tokio::net::TcpStream;
+use tokio::sync::Notify;
 use tokio_rustls::TlsConnector;
 
 const KEY_ID: &str = "x-amz-server-side-encryption-aws-kms-key-id";
@@ -306,6 +310,85 @@ async fn an_upstream_that_knows_no_100_gets_the_body_after_a_while() {
     assert_eq!(response.unwrap().status(), 200);
 }
 
+#[tokio::test]
+async fn one_upstream_connection_serves_request_after_request() {
+    struct Addresses(support::Notes);
+    impl moat_net::Service for Addresses {
+        async fn call(
+            &self,
+            peer: &Arc<moat_net::Peer>,
+            request: Request<Incoming>,
+        ) -> Response<Body> {
+            if !request.uri().path().starts_with("/minio/") {
+                self.0.add(peer.addr.to_string());
+            }
+            let method = request.method().clone();
+            let _ = request.into_body().collect().await;
+            match method {
+                http::Method::GET => Response::new(Body::full("some bytes")),
+                http::Method::POST => Response::new(numbered(3)),
+                _ => Response::new(Body::empty()),
+            }
+        }
+    }
+    let pki = Pki::new();
+    let notes = support::Notes::default();
+    let service = Arc::new(Addresses(notes.clone()));
+    let upstream = Server::start(support::any_port(), Some(pki.server()), service);
+    let mut config = config(&[upstream.url("https")]);
+    config.tls = Some(pki.client());
+    let front = Front::start(config, Some(&pki));
+    let (client, endpoint) = (client(Some(&pki)), front.tls_endpoint());
+    for number in 0..24 {
+        let (method, body) = match number % 6 {
+            0 => ("GET", Body::empty()),
+            1 => ("PUT", Body::full("data")),
+            2 => ("HEAD", Body::empty()),
+            3 => ("PUT", numbered(2)),
+            4 => ("POST", Body::full("data")),
+            _ => ("DELETE", Body::empty()),
+        };
+        let response = soon(client.send(&endpoint, request(method, "/b/k", body)))
+            .await
+            .unwrap();
+        soon(response.into_body().collect()).await.unwrap();
+    }
+    let mut seen = notes.all();
+    assert_eq!(seen.len(), 24);
+    seen.dedup();
+    assert_eq!(seen.len(), 1, "{seen:?}");
+}
+
+/// Blocks that may be on the way when somebody does not read: sockets and buffers of four ends.
+const ON_THE_WAY: usize = 1024;
+
+#[tokio::test]
+async fn a_download_that_the_client_does_not_read_stops_the_upstream() {
+    let given = Arc::new(AtomicUsize::new(0));
+    let upstream = Server::upstream(None, {
+        let given = Arc::clone(&given);
+        move |request: Request<Incoming>| {
+            if request.uri().path() == "/read" {
+                return std::future::ready(Response::new(numbered(4096)));
+            }
+            let given = Arc::clone(&given);
+            let frames = futures_util::stream::iter(0..4096).map(move |number| {
+                given.fetch_add(1, Relaxed);
+                Ok::<_, std::io::Error>(Frame::data(Bytes::from(block(number))))
+            });
+            std::future::ready(Response::new(Body::stream(StreamBody::new(frames))))
+        }
+    });
+    let front = Front::to(&[&upstream]);
+    let (client, endpoint) = (client(None), front.plain_endpoint());
+    let unread = soon(client.send(&endpoint, get("/unread"))).await.unwrap();
+    // In the time that this takes, the other one could have passed whole as well.
+    let read = soon(client.send(&endpoint, get("/read"))).await.unwrap();
+    assert_eq!(check_numbered(read.into_body()).await, 4096);
+    assert!(given.load(Relaxed) < ON_THE_WAY, "{given:?}");
+    assert_eq!(check_numbered(unread.into_body()).await, 4096);
+}
+
 /// 64 MiB in frames of 64 KiB, each with its number, so that loss and disorder show.
 fn numbered(count: u32) -> Body {
     let frames = futures_util::stream::iter(0..count)
@@ -360,47 +443,89 @@ async fn large_bodies_pass_whole_both_ways_over_tls() {
 
 #[tokio::test]
 async fn an_upload_that_the_upstream_does_not_read_stops_the_client() {
-    let (entered, go_on) = (
-        Arc::new(tokio::sync::Notify::new()),
-        Arc::new(tokio::sync::Notify::new()),
-    );
+    let (entered, go_on) = (Arc::new(Notify::new()), Arc::new(Notify::new()));
     let upstream = Server::upstream(None, {
         let (entered, go_on) = (Arc::clone(&entered), Arc::clone(&go_on));
         move |request: Request<Incoming>| {
             let (entered, go_on) = (Arc::clone(&entered), Arc::clone(&go_on));
             async move {
-                entered.notify_one();
-                go_on.notified().await;
-                let body = request.into_body().collect().await.unwrap();
-                Response::new(Body::full(body.to_bytes().len().to_string()))
+                if request.uri().path() == "/unread" {
+                    entered.notify_one();
+                    go_on.notified().await;
+                }
+                let blocks = check_numbered(request.into_body()).await;
+                Response::new(Body::full(blocks.to_string()))
             }
         }
     });
     let front = Front::to(&[&upstream]);
-    let total = 256 * 1024 * 1024;
-    let mut stream = front.connect().await;
-    let head = format!(
-        "PUT /k HTTP/1.1\r\nhost: h\r\ncontent-length: {total}\r\nconnection: close\r\n\r\n"
-    );
-    stream.write_all(head.as_bytes()).await.unwrap();
+    let (client, endpoint) = (client(None), front.plain_endpoint());
+    let taken = Arc::new(AtomicUsize::new(0));
+    let unread = {
+        let (client, endpoint, taken) = (client.clone(), endpoint.clone(), Arc::clone(&taken));
+        let frames = futures_util::stream::iter(0..4096).map(move |number| {
+            taken.fetch_add(1, Relaxed);
+            Ok::<_, std::io::Error>(Frame::data(Bytes::from(block(number))))
+        });
+        let request = request("PUT", "/unread", Body::stream(StreamBody::new(frames)));
+        tokio::spawn(async move { client.send(&endpoint, request).await })
+    };
     soon(entered.notified()).await;
-    // What the sockets and buffers on the way take, and not a byte more, until the upstream reads.
-    let piece = vec![0; 1024 * 1024];
-    let mut sent = 0;
-    while let Ok(written) =
-        tokio::time::timeout(std::time::Duration::from_millis(300), stream.write(&piece)).await
-    {
-        sent += written.unwrap();
-        assert!(sent < 64 * 1024 * 1024, "the proxy takes without limit");
-    }
+    // In the time that this takes, the other one could have passed whole as well.
+    let read = request("PUT", "/read", numbered(4096));
+    let response = soon(client.send(&endpoint, read)).await.unwrap();
+    assert_eq!(text(response).await, "4096");
+    assert!(taken.load(Relaxed) < ON_THE_WAY, "{taken:?}");
     go_on.notify_one();
-    while sent < total {
-        let next = piece.len().min(total - sent);
-        sent += soon(stream.write(&piece[..next])).await.unwrap();
+    assert_eq!(text(soon(unread).await.unwrap().unwrap()).await, "4096");
+}
+
+#[tokio::test]
+async fn nothing_is_smuggled_in_a_body_that_can_be_read_in_two_ways() {
+    let notes = support::Notes::default();
+    let upstream = Server::upstream(None, {
+        let notes = notes.clone();
+        move |request: Request<Incoming>| {
+            let headers = request.headers();
+            let lengths = headers.contains_key("content-length");
+            assert!(!(lengths && headers.contains_key("transfer-encoding")));
+            notes.add(request.uri().path());
+            std::future::ready(Response::new(Body::empty()))
+        }
+    });
+    let front = Front::to(&[&upstream]);
+    let body = "0\r\n\r\nGET /smuggled HTTP/1.1\r\nhost: h\r\n\r\n";
+    let length = format!("content-length: {}\r\n", body.len());
+    let chunked = "transfer-encoding: chunked\r\n";
+    let answer_to = async |head: String| {
+        let mut stream = front.connect().await;
+        let request = format!("{head}\r\n{body}");
+        stream.write_all(request.as_bytes()).await.unwrap();
+        let mut answer = Vec::new();
+        // To the end: the connection must not go on with what could be another request.
+        let _ = soon(stream.read_to_end(&mut answer)).await;
+        String::from_utf8_lossy(&answer).into_owned()
+    };
+    let start = "POST /once HTTP/1.1\r\nhost: h\r\n";
+    for both in [format!("{length}{chunked}"), format!("{chunked}{length}")] {
+        let answer = answer_to(format!("{start}{both}")).await;
+        assert_eq!(answer.matches("HTTP/1.1 ").count(), 1, "{answer}");
     }
-    let mut answer = String::new();
-    soon(stream.read_to_string(&mut answer)).await.unwrap();
-    assert!(answer.ends_with(&total.to_string()), "{answer}");
+    for refused in [
+        "content-length: 5\r\ncontent-length: 6\r\n",
+        "transfer-encoding: chunked, identity\r\n",
+        "x: 1\r\n folded\r\n",
+    ] {
+        let answer = answer_to(format!("{start}{refused}")).await;
+        assert!(answer.starts_with("HTTP/1.1 400"), "{refused}: {answer}");
+    }
+    let answer = answer_to("CONNECT other:443 HTTP/1.1\r\nhost: h\r\n".into()).await;
+    assert!(answer.starts_with("HTTP/1.1 400"), "{answer}");
+    assert!(
+        notes.all().iter().all(|path| path == "/once"),
+        "{:?}",
+        notes.all()
+    );
 }
 
 #[tokio::test]

@@ -1,6 +1,7 @@
 //! Where a client connects: scheme, host, port.
 
 use std::fmt;
+use std::hash::{Hash, Hasher};
 use std::sync::Arc;
 
 use http::{HeaderValue, Uri};
@@ -9,10 +10,28 @@ use rustls_pki_types::ServerName;
 use crate::Error;
 
 /// An http or https server. Cheap to clone; equal if scheme, host and port are.
-#[derive(Clone, PartialEq, Eq, Hash)]
+#[derive(Clone)]
 pub struct Endpoint(Arc<Parts>);
 
-#[derive(PartialEq, Eq, Hash)]
+impl PartialEq for Endpoint {
+    fn eq(&self, other: &Self) -> bool {
+        let parts = |one: &Self| (one.0.tls, one.0.port);
+        // Nearly always one is a clone of the other.
+        Arc::ptr_eq(&self.0, &other.0)
+            || (parts(self) == parts(other) && self.0.host.eq_ignore_ascii_case(&other.0.host))
+    }
+}
+
+impl Eq for Endpoint {}
+
+impl Hash for Endpoint {
+    fn hash<H: Hasher>(&self, state: &mut H) {
+        self.0.host.to_ascii_lowercase().hash(state);
+        self.0.port.hash(state);
+        self.0.tls.hash(state);
+    }
+}
+
 struct Parts {
     tls: bool,
     /// Without the brackets of an IPv6 address.
@@ -130,6 +149,14 @@ impl fmt::Debug for Endpoint {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn names_differ_in_more_than_case() {
+        let endpoint = |url| Endpoint::parse(url).unwrap();
+        assert_eq!(endpoint("https://A:1"), endpoint("https://a:1/"));
+        assert_ne!(endpoint("https://a:1"), endpoint("http://a:1"));
+        assert_ne!(endpoint("https://a:1"), endpoint("https://a:2"));
+    }
 
     #[test]
     fn endpoints_are_scheme_host_and_port() {

@@ -1,6 +1,5 @@
 //! Connections that wait for their next request.
 
-use std::collections::HashMap;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
@@ -12,8 +11,10 @@ use super::wire::Wire;
 
 /// The unused connections of all endpoints, the last used on top: the others go idle and are
 /// closed when the load sinks.
+///
+/// A client has a few endpoints, so they are looked through in order rather than hashed.
 pub(super) struct Pools {
-    idle: Mutex<HashMap<Endpoint, Vec<Idle>>>,
+    idle: Mutex<Vec<(Endpoint, Vec<Idle>)>>,
     idle_max: usize,
     idle_timeout: Duration,
 }
@@ -32,14 +33,14 @@ impl Pools {
         }
     }
 
-    fn lock(&self) -> MutexGuard<'_, HashMap<Endpoint, Vec<Idle>>> {
+    fn lock(&self) -> MutexGuard<'_, Vec<(Endpoint, Vec<Idle>)>> {
         self.idle.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     /// The connection to `endpoint` that was used last, unless it ended meanwhile.
     pub(super) fn take(&self, endpoint: &Endpoint) -> Option<Box<Wire>> {
         loop {
-            let Idle { mut wire, since } = self.lock().get_mut(endpoint)?.pop()?;
+            let Idle { mut wire, since } = waiting(&mut self.lock(), endpoint)?.pop()?;
             // All that lie below are older still; the sweep closes them.
             if since.elapsed() < self.idle_timeout && wire.is_usable() {
                 return Some(wire);
@@ -51,14 +52,11 @@ impl Pools {
     pub(super) fn put(&self, endpoint: &Endpoint, wire: Box<Wire>) {
         let since = Instant::now();
         let mut idle = self.lock();
-        if !idle.contains_key(endpoint) {
-            idle.insert(endpoint.clone(), Vec::new());
-        }
-        let Some(waiting) = idle.get_mut(endpoint) else {
-            return;
-        };
-        if waiting.len() < self.idle_max {
-            waiting.push(Idle { wire, since });
+        match waiting(&mut idle, endpoint) {
+            Some(waiting) if waiting.len() < self.idle_max => waiting.push(Idle { wire, since }),
+            None if self.idle_max > 0 => idle.push((endpoint.clone(), vec![Idle { wire, since }])),
+            // Closing a socket is a system call: not under the lock.
+            _ => drop((idle, wire)),
         }
     }
 
@@ -70,15 +68,24 @@ impl Pools {
     fn close_expired(&self) {
         let mut expired = Vec::new();
         let mut idle = self.lock();
-        for waiting in idle.values_mut() {
+        for (_, waiting) in idle.iter_mut() {
             let keep_from = waiting.partition_point(|one| one.since.elapsed() >= self.idle_timeout);
             expired.extend(waiting.drain(..keep_from));
         }
-        idle.retain(|_, waiting| !waiting.is_empty());
+        idle.retain(|(_, waiting)| !waiting.is_empty());
         // Closing sockets takes system calls: not under the lock.
         drop(idle);
         drop(expired);
     }
+}
+
+fn waiting<'a>(
+    idle: &'a mut [(Endpoint, Vec<Idle>)],
+    endpoint: &Endpoint,
+) -> Option<&'a mut Vec<Idle>> {
+    idle.iter_mut()
+        .find(|(of, _)| of == endpoint)
+        .map(|(_, waiting)| waiting)
 }
 
 /// Stops the sweep when dropped.

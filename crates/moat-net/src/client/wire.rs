@@ -69,7 +69,7 @@ impl Wire {
         }
         let mut answer = pin!(self.sender.try_send_request(request));
         let outcome = std::future::poll_fn(|cx| {
-            self.connection_turn(cx);
+            self.drive(cx);
             answer.as_mut().poll(cx)
         })
         .await;
@@ -110,10 +110,6 @@ impl Wire {
                 })
             }
         }
-    }
-
-    fn connection_turn(&mut self, cx: &mut Context<'_>) {
-        self.drive(cx);
     }
 }
 

@@ -145,8 +145,18 @@ impl Reload for Inner {
     }
 }
 
+fn system_bundle() -> Option<&'static Path> {
+    SYSTEM_BUNDLES
+        .iter()
+        .map(Path::new)
+        .find(|path| path.exists())
+}
+
 fn files_of(settings: &ClientTlsConfig) -> Vec<PathBuf> {
     let mut files = settings.roots.files.clone();
+    if settings.roots.system {
+        files.extend(system_bundle().map(PathBuf::from));
+    }
     if let Some(ClientIdentity::Files { certificate, key }) = &settings.identity {
         files.extend([certificate.clone(), key.clone()]);
     }
@@ -180,11 +190,7 @@ fn build(
 fn load_roots(roots: &Roots) -> Result<RootCertStore, Error> {
     let mut store = RootCertStore::empty();
     if roots.system {
-        let bundle = SYSTEM_BUNDLES
-            .iter()
-            .map(Path::new)
-            .find(|path| path.exists());
-        match bundle {
+        match system_bundle() {
             // Public bundles may hold a certificate that the parser refuses: skip it, as all do.
             Some(bundle) => drop(store.add_parsable_certificates(load_bundle(bundle)?)),
             None => tracing::warn!(

@@ -13,6 +13,8 @@ use rustls_pki_types::pem::PemObject as _;
 use rustls_pki_types::{CertificateDer, PrivateKeyDer};
 use x509_parser::prelude::{FromDer as _, X509Certificate};
 
+use moat_types::{Clock as _, SystemClock};
+
 use crate::Error;
 
 /// No certificate bundle in use is near this; the limit keeps a mistyped path (a disk image) from
@@ -137,10 +139,6 @@ fn hint(path: &Path, error: &io::Error) -> String {
 
 /// An expired certificate is a warning, not an error: a server that starts and says so can be
 /// repaired by renewing the file, one that refuses to start can't be reached at all.
-#[allow(
-    clippy::disallowed_methods,
-    reason = "a warning in the log; nothing is decided by this time"
-)]
 fn warn_about_dates(path: &Path, pair: &CertifiedKey) {
     let Some(leaf) = pair.cert.first() else {
         return;
@@ -148,9 +146,8 @@ fn warn_about_dates(path: &Path, pair: &CertifiedKey) {
     let Ok((_, certificate)) = X509Certificate::from_der(leaf) else {
         return;
     };
-    let now = std::time::SystemTime::now()
-        .duration_since(std::time::UNIX_EPOCH)
-        .map_or(0, |since| since.as_secs() as i64);
+    // The machine's clock, since nothing is decided by it; TLS itself asks the same one.
+    let now = SystemClock.now().seconds();
     let validity = certificate.validity();
     if validity.not_after.timestamp() < now {
         tracing::warn!(path = %path.display(), not_after = %validity.not_after, "the certificate has expired; clients will refuse it until it is renewed");

@@ -1,58 +1,68 @@
 //! Large reads under rustls, which by itself asks the kernel for 4 KiB at a time.
 
+use std::future::Future;
 use std::io::{self, IoSlice};
-use std::pin::Pin;
+use std::pin::{Pin, pin};
 use std::task::{Context, Poll, ready};
 
-use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
+use bytes::{Buf as _, BytesMut};
+use tokio::io::{AsyncRead, AsyncReadExt as _, AsyncWrite, ReadBuf};
 
 /// Bytes per read from the kernel: eight full TLS records, the point from where larger reads
-/// brought nothing more (measured with `examples/throughput.rs`).
+/// brought nothing more (measured with `moat-proxy's throughput example`).
 const READ_BYTES: usize = 128 * 1024;
-/// Reads smaller than this say that the peer sends little; the large buffer is then given back
-/// when it is empty, so that an idle connection holds none.
+/// The first read: a request with its head, or one TLS record.
 const SMALL: usize = 16 * 1024;
 
 /// A buffered reader that passes writes through.
 pub(crate) struct TlsReader<T> {
     inner: T,
-    buffer: Vec<u8>,
-    /// What of `buffer` is filled and not handed out yet.
-    begin: usize,
-    end: usize,
+    /// What was read and not handed out yet. Without capacity when the peer sends nothing.
+    buffer: BytesMut,
+    /// How much the next read asks for.
+    wanted: usize,
 }
 
 impl<T> TlsReader<T> {
-    pub(crate) const fn new(inner: T) -> Self {
+    pub(crate) fn new(inner: T) -> Self {
         Self {
             inner,
-            buffer: Vec::new(),
-            begin: 0,
-            end: 0,
+            buffer: BytesMut::new(),
+            wanted: SMALL,
         }
     }
 }
 
 impl<T: AsyncRead + Unpin> TlsReader<T> {
-    fn poll_fill(&mut self, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
-        // A buffer grows with what the last read brought: handshakes and small requests make do
-        // with a little one.
-        let wanted = if self.end >= self.buffer.len() {
-            (self.buffer.len() * 4).clamp(SMALL, READ_BYTES)
-        } else {
-            self.buffer.len()
-        };
-        self.buffer.resize(wanted, 0);
-        let mut buf = ReadBuf::new(&mut self.buffer);
-        let polled = Pin::new(&mut self.inner).poll_read(cx, &mut buf);
-        let filled = buf.filled().len();
-        self.begin = 0;
-        self.end = filled;
-        if polled.is_pending() {
-            // Nothing to come for now: an idle connection keeps no buffer.
-            self.buffer = Vec::new();
+    /// Reads once into the empty buffer.
+    fn poll_fill(&mut self, cx: &mut Context<'_>) -> Poll<io::Result<usize>> {
+        self.buffer.reserve(self.wanted);
+        // Polled once and dropped: a read that is pending has taken nothing.
+        let polled = pin!(self.inner.read_buf(&mut self.buffer)).poll(cx);
+        match polled {
+            // The size follows what comes: handshakes and small requests make do with little, and a
+            // stream soon gets large reads.
+            Poll::Ready(Ok(n)) if n == self.wanted => {
+                self.wanted = (self.wanted * 2).min(READ_BYTES);
+            }
+            Poll::Ready(Ok(n)) if n < self.wanted / 4 => {
+                self.wanted = (self.wanted / 2).max(SMALL);
+            }
+            Poll::Ready(_) => {}
+            // Nothing to come for now: a connection that waits keeps no buffer.
+            Poll::Pending => self.buffer = BytesMut::new(),
         }
         polled
+    }
+}
+
+impl<T: AsyncRead + Unpin> TlsReader<T> {
+    /// The first byte that the peer sends, which stays to be read; `None` if it sends nothing.
+    pub(crate) async fn peek(&mut self) -> io::Result<Option<u8>> {
+        if self.buffer.is_empty() {
+            std::future::poll_fn(|cx| self.poll_fill(cx)).await?;
+        }
+        Ok(self.buffer.first().copied())
     }
 }
 
@@ -63,12 +73,13 @@ impl<T: AsyncRead + Unpin> AsyncRead for TlsReader<T> {
         out: &mut ReadBuf<'_>,
     ) -> Poll<io::Result<()>> {
         let this = self.get_mut();
-        if this.begin == this.end {
+        if this.buffer.is_empty() {
+            this.buffer.clear();
             ready!(this.poll_fill(cx))?;
         }
-        let piece = (this.end - this.begin).min(out.remaining());
-        out.put_slice(&this.buffer[this.begin..this.begin + piece]);
-        this.begin += piece;
+        let piece = this.buffer.len().min(out.remaining());
+        out.put_slice(&this.buffer[..piece]);
+        this.buffer.advance(piece);
         Poll::Ready(Ok(()))
     }
 }

@@ -10,6 +10,7 @@ use rustls::ServerConfig;
 use rustls::crypto::CryptoProvider;
 use rustls::server::{ClientHello, ResolvesServerCert, ServerSessionMemoryCache};
 use rustls::sign::CertifiedKey;
+use tokio::io::AsyncWriteExt as _;
 use tokio_rustls::TlsAcceptor;
 use tokio_rustls::server::TlsStream;
 
@@ -23,6 +24,14 @@ use crate::socket::Socket;
 /// Sessions kept for resumption. An entry is about 1 KiB, more with a client certificate; S3
 /// clients open connections in bursts of some hundred.
 const SESSIONS_MAX: usize = 8192;
+
+/// The first byte of every TLS connection: the content type of its ClientHello (RFC 8446 section
+/// 5.1). No HTTP method begins with it.
+const HANDSHAKE_RECORD: u8 = 22;
+/// For people and clients who took the wrong scheme, instead of an alert that they can't read.
+const NOT_TLS: &[u8] = b"HTTP/1.1 400 Bad Request\r\ncontent-type: text/plain\r\n\
+    content-length: 63\r\nconnection: close\r\n\r\n\
+    This port speaks https, and the request was http: use https://\n";
 
 /// Whether clients are asked for a certificate.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -102,8 +111,19 @@ impl ServerTls {
     }
 
     pub(crate) async fn accept(&self, socket: Socket) -> Handshake {
+        let mut socket = TlsReader::new(socket);
+        match socket.peek().await {
+            Ok(Some(HANDSHAKE_RECORD)) => {}
+            Ok(Some(_)) => {
+                let _ = socket.write_all(NOT_TLS).await;
+                let _ = socket.shutdown().await;
+                return Handshake::Failed(io::Error::other("the peer does not speak tls"));
+            }
+            Ok(None) => return Handshake::Failed(io::ErrorKind::UnexpectedEof.into()),
+            Err(error) => return Handshake::Failed(error),
+        }
         let acceptor = TlsAcceptor::from(Arc::clone(&self.config));
-        match acceptor.accept(TlsReader::new(socket)).await {
+        match acceptor.accept(socket).await {
             Ok(stream) => Handshake::Done(Box::new(stream)),
             Err(error) => Handshake::Failed(error),
         }

@@ -1,0 +1,338 @@
+//! What a listener and the proxy cost: CPU seconds per GiB and per small request.
+//!
+//! `cargo run --release -p moat-proxy --example throughput [SECONDS [ROW]]` starts a fixed responder and a
+//! proxy in front of it as processes of their own, loads them over TLS 1.3, and prints what each
+//! process used, as the kernel counts it. Loader and servers share the machine, so CPU is the figure
+//! to compare, not the rate. With `NGINX_BIN=/path/to/nginx` the same is done with an nginx of equal
+//! settings in the proxy's place.
+
+#![allow(clippy::print_stdout, clippy::unwrap_used, reason = "a measuring tool")]
+
+use std::fs;
+use std::io::{BufRead as _, BufReader};
+use std::process::{Child, Command, Stdio};
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
+use std::time::{Duration, Instant};
+
+use bytes::Bytes;
+use futures_util::StreamExt as _;
+use http::{Request, Response};
+use http_body::Frame;
+use http_body_util::{BodyExt as _, StreamBody};
+use hyper::body::Incoming;
+use moat_net::tls::{ClientAuth, ClientTls, ClientTlsConfig, Roots, ServerTls};
+use moat_net::{
+    Body, ClientConfig, Drain, Endpoint, HttpClient, Limits, Listener, ListenerConfig, Peer,
+    Service,
+};
+use moat_proxy::{Config, Proxy, Upstream};
+
+/// What a store reads, opens and hands over at a time.
+const PIECE: usize = 256 * 1024;
+const LARGE: u64 = 64 * 1024 * 1024;
+
+fn main() {
+    let args: Vec<_> = std::env::args().collect();
+    let runtime = tokio::runtime::Runtime::new().unwrap();
+    match args.get(1).map(String::as_str) {
+        Some("respond") => runtime.block_on(respond(&args[2])),
+        Some("proxy") => runtime.block_on(proxy(&args[2], &args[3])),
+        seconds => {
+            let seconds = seconds.map_or(3, |text| text.parse().unwrap());
+            let row = args.get(2).map(String::as_str).unwrap_or_default();
+            runtime.block_on(measure(Duration::from_secs(seconds), row));
+        }
+    }
+}
+
+/// Answers `GET /N` with N bytes and reads what it is sent.
+struct Responder(Bytes);
+
+impl Service for Responder {
+    async fn call(&self, _: &Arc<Peer>, request: Request<Incoming>) -> Response<Body> {
+        let size: u64 = request.uri().path()[1..].parse().unwrap_or(0);
+        let mut body = request.into_body();
+        while let Some(frame) = body.frame().await {
+            drop(frame);
+        }
+        if size <= PIECE as u64 {
+            return Response::new(Body::full(self.0.slice(..size as usize)));
+        }
+        let piece = self.0.clone();
+        let frames = futures_util::stream::iter(0..size / PIECE as u64)
+            .map(move |_| Ok::<_, std::io::Error>(Frame::data(piece.clone())));
+        let mut response = Response::new(Body::stream(StreamBody::new(frames)));
+        response.headers_mut().insert("content-length", size.into());
+        response
+    }
+}
+
+async fn respond(dir: &str) {
+    let service = Arc::new(Responder(Bytes::from(vec![b'm'; PIECE])));
+    listen(dir, service).await;
+}
+
+async fn proxy(dir: &str, upstream: &str) {
+    let mut config = Config::new(vec![Upstream::parse(upstream).unwrap()]);
+    config.tls = Some(client_tls(dir));
+    listen(dir, Arc::new(Proxy::new(config).unwrap())).await;
+}
+
+async fn listen<S: Service>(dir: &str, service: Arc<S>) {
+    let file = |name| format!("{dir}/{name}");
+    let tls = ServerTls::load(file("crt"), file("key"), ClientAuth::None).unwrap();
+    let listener = Listener::bind(ListenerConfig {
+        address: "127.0.0.1:0".parse().unwrap(),
+        tls: Some(tls),
+        limits: Limits::default(),
+    })
+    .unwrap();
+    println!("https://{}", listener.local_addr());
+    listener.serve(service, Drain::new()).await;
+}
+
+fn client_tls(dir: &str) -> ClientTls {
+    ClientTls::load(ClientTlsConfig {
+        roots: Roots {
+            files: vec![format!("{dir}/crt").into()],
+            ..Roots::default()
+        },
+        ..ClientTlsConfig::default()
+    })
+    .unwrap()
+}
+
+/// A server in a process of its own.
+struct Process {
+    child: Child,
+    url: String,
+}
+
+impl Process {
+    fn start(args: &[&str]) -> Self {
+        let mut child = Command::new(std::env::current_exe().unwrap())
+            .args(args)
+            .stdout(Stdio::piped())
+            .spawn()
+            .unwrap();
+        let mut url = String::new();
+        let stdout = child.stdout.take().unwrap();
+        BufReader::new(stdout).read_line(&mut url).unwrap();
+        let url = url.trim().to_owned();
+        Self { child, url }
+    }
+
+    /// User and system time so far of the process and its children, in seconds.
+    fn cpu(&self) -> f64 {
+        self.pids().iter().map(|pid| cpu_of(*pid)).sum()
+    }
+
+    fn pids(&self) -> Vec<u32> {
+        let pid = self.child.id();
+        let children = fs::read_to_string(format!("/proc/{pid}/task/{pid}/children"));
+        let children = children.unwrap_or_default();
+        let children = children.split_whitespace().map(|pid| pid.parse().unwrap());
+        std::iter::once(pid).chain(children).collect()
+    }
+
+    fn rss_mib(&self) -> u64 {
+        self.pids().iter().map(|pid| rss_kib_of(*pid)).sum::<u64>() / 1024
+    }
+}
+
+fn cpu_of(pid: u32) -> f64 {
+    let stat = fs::read_to_string(format!("/proc/{pid}/stat")).unwrap();
+    let fields: Vec<_> = stat
+        .rsplit(')')
+        .next()
+        .unwrap()
+        .split_whitespace()
+        .collect();
+    let ticks = |index: usize| fields[index].parse::<f64>().unwrap();
+    (ticks(11) + ticks(12)) / 100.0
+}
+
+fn rss_kib_of(pid: u32) -> u64 {
+    let status = fs::read_to_string(format!("/proc/{pid}/status")).unwrap();
+    let line = status
+        .lines()
+        .find(|line| line.starts_with("VmRSS"))
+        .unwrap();
+    line.split_whitespace().nth(1).unwrap().parse().unwrap()
+}
+
+/// nginx as a proxy with the settings of ours: TLS 1.3, streaming, kept connections.
+fn nginx(binary: &str, dir: &str, upstream: &str) -> Process {
+    let socket = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
+    let port = socket.local_addr().unwrap().port();
+    drop(socket);
+    let upstream = upstream.trim_start_matches("https://");
+    let config = format!(
+        "daemon off; worker_processes 2; pid {dir}/nginx.pid; error_log {dir}/error.log;
+         events {{ worker_connections 4096; }}
+         http {{
+           access_log off; client_max_body_size 0; keepalive_requests 1000000000;
+           client_body_temp_path {dir}/a; proxy_temp_path {dir}/b; fastcgi_temp_path {dir}/c;
+           uwsgi_temp_path {dir}/d; scgi_temp_path {dir}/e;
+           upstream store {{ server {upstream}; keepalive 256; keepalive_requests 1000000000; }}
+           server {{
+             listen 127.0.0.1:{port} ssl; ssl_protocols TLSv1.3;
+             ssl_certificate {dir}/crt; ssl_certificate_key {dir}/key;
+             location / {{
+               proxy_pass https://store; proxy_http_version 1.1; proxy_set_header Connection '';
+               proxy_set_header Host $http_host; proxy_ssl_protocols TLSv1.3;
+               proxy_request_buffering off; proxy_max_temp_file_size 0;
+             }}
+           }}
+         }}"
+    );
+    fs::write(format!("{dir}/nginx.conf"), config).unwrap();
+    let child = Command::new(binary)
+        .args(["-p", dir, "-c", "nginx.conf", "-e", "error.log"])
+        .spawn()
+        .unwrap();
+    while std::net::TcpStream::connect(("127.0.0.1", port)).is_err() {
+        std::thread::yield_now();
+    }
+    let url = format!("https://127.0.0.1:{port}");
+    Process { child, url }
+}
+
+impl Drop for Process {
+    fn drop(&mut self) {
+        // nginx ends its workers on SIGTERM only.
+        let _ = Command::new("kill")
+            .arg(self.child.id().to_string())
+            .status();
+        let _ = self.child.wait();
+    }
+}
+
+async fn measure(time: Duration, row: &str) {
+    let dir = tempfile::tempdir().unwrap();
+    let key = rcgen::KeyPair::generate().unwrap();
+    let names = vec!["127.0.0.1".to_owned()];
+    let cert = rcgen::CertificateParams::new(names)
+        .unwrap()
+        .self_signed(&key)
+        .unwrap();
+    fs::write(dir.path().join("crt"), cert.pem()).unwrap();
+    fs::write(dir.path().join("key"), key.serialize_pem()).unwrap();
+    let dir = dir.path().to_str().unwrap();
+
+    let responder = Process::start(&["respond", dir]);
+    let proxy = Process::start(&["proxy", dir, &responder.url]);
+    let other = std::env::var("NGINX_BIN").ok();
+    let other = other.map(|binary| nginx(&binary, dir, &responder.url));
+    let mut targets = vec![("direct", &responder), ("proxied", &proxy)];
+    targets.extend(other.as_ref().map(|nginx| ("nginx", nginx)));
+    println!(
+        "{:<24}{:>8}{:>12}{:>14}{:>14}",
+        "", "", "rate", "responder", "proxy"
+    );
+    for (name, size, put, connections) in [
+        ("GET 4 KiB, 1 connection", 4096, false, 1),
+        ("GET 4 KiB, 8 connections", 4096, false, 8),
+        ("GET 4 KiB, 64 connections", 4096, false, 64),
+        ("PUT 4 KiB, 8 connections", 4096, true, 8),
+        ("GET 64 MiB, 1 connection", LARGE, false, 1),
+        ("GET 64 MiB, 8 connections", LARGE, false, 8),
+        ("PUT 64 MiB, 1 connection", LARGE, true, 1),
+        ("PUT 64 MiB, 8 connections", LARGE, true, 8),
+    ] {
+        if !name.contains(row) {
+            continue;
+        }
+        for (through, target) in &targets {
+            let before = (responder.cpu(), target.cpu());
+            let began = Instant::now();
+            let count = load(&target.url, dir, size, put, connections, time).await;
+            let wall = began.elapsed().as_secs_f64();
+            let used = [responder.cpu() - before.0, target.cpu() - before.1];
+            let gib = (count * size) as f64 / (1024.0 * 1024.0 * 1024.0);
+            let figures = if size < LARGE {
+                let per = |cpu: f64| format!("{:.4} ms", cpu * 1000.0 / count as f64);
+                [
+                    format!("{:.0}/s", count as f64 / wall),
+                    per(used[0]),
+                    per(used[1]),
+                ]
+            } else {
+                let per = |cpu: f64| format!("{:.2} s/GiB", cpu / gib);
+                [
+                    format!("{:.0} MiB/s", gib * 1024.0 / wall),
+                    per(used[0]),
+                    per(used[1]),
+                ]
+            };
+            println!(
+                "{name:<24}{through:>8}{:>12}{:>14}{:>14}",
+                figures[0], figures[1], figures[2]
+            );
+        }
+    }
+    println!(
+        "memory: responder {} MiB, proxy {} MiB",
+        responder.rss_mib(),
+        proxy.rss_mib()
+    );
+}
+
+/// Repeats one request on each connection for a while; returns how many were answered.
+async fn load(
+    url: &str,
+    dir: &str,
+    size: u64,
+    put: bool,
+    connections: usize,
+    time: Duration,
+) -> u64 {
+    let client = HttpClient::new(ClientConfig {
+        tls: Some(client_tls(dir)),
+        ..ClientConfig::default()
+    });
+    let endpoint = Endpoint::parse(url).unwrap();
+    let done = Arc::new(AtomicU64::new(0));
+    let end = Instant::now() + time;
+    let tasks: Vec<_> = (0..connections)
+        .map(|_| {
+            let (client, endpoint, done) = (client.clone(), endpoint.clone(), Arc::clone(&done));
+            tokio::spawn(async move {
+                while Instant::now() < end {
+                    let response = client.send(&endpoint, request(size, put)).await.unwrap();
+                    assert_eq!(response.status(), 200);
+                    let mut body = response.into_body();
+                    while let Some(frame) = body.frame().await {
+                        drop(frame.unwrap());
+                    }
+                    done.fetch_add(1, Relaxed);
+                }
+            })
+        })
+        .collect();
+    for task in tasks {
+        task.await.unwrap();
+    }
+    done.load(Relaxed)
+}
+
+fn request(size: u64, put: bool) -> Request<Body> {
+    if !put {
+        return Request::get(format!("/{size}"))
+            .body(Body::empty())
+            .unwrap();
+    }
+    static PIECE_BYTES: [u8; PIECE] = [b'p'; PIECE];
+    let body = if size <= PIECE as u64 {
+        Body::full(Bytes::from_static(&PIECE_BYTES[..size as usize]))
+    } else {
+        let frames = futures_util::stream::iter(0..size / PIECE as u64)
+            .map(|_| Ok::<_, std::io::Error>(Frame::data(Bytes::from_static(&PIECE_BYTES))));
+        Body::stream(StreamBody::new(frames))
+    };
+    Request::put("/0")
+        .header("content-length", size)
+        .body(body)
+        .unwrap()
+}
