@@ -20,10 +20,14 @@ BODY_BYTES = 16 << 10
 
 
 def operations_per_key(audit: list[dict]) -> list[tuple[str, str, int, int]]:
-    """Rows of (key, operation, allowed, refused) from the audit's lines, keys in order."""
+    """Rows of (key, operation, allowed, refused) from the audit's lines about keys, in order.
+
+    A change is written down twice, when it begins and when it is done; only the second says how it ended.
+    """
     counted: Counter = Counter()
     for line in audit:
-        counted[(line.get("key") or "-", line["operation"], line["outcome"] == "allowed")] += 1
+        if line.get("key") and line.get("outcome") != "begun":
+            counted[(line["key"], line["operation"], line["outcome"] == "allowed")] += 1
     pairs = sorted({(key, operation) for key, operation, _ in counted})
     return [(key, operation, counted[(key, operation, True)], counted[(key, operation, False)]) for key, operation in pairs]
 

@@ -20,6 +20,8 @@ from .process import Process, ProcessError, free_port, free_ports, wait_until
 REPOSITORY = Path(__file__).resolve().parents[2]
 # First start makes keys and certificates and syncs each file; on a busy machine that is seconds, not minutes.
 START_SECONDS_MAX = 60.0
+# More lines than any test or demo makes: "all of them" for `moat kms audit show`.
+AUDIT_LINES_MAX = 10_000_000
 REGION = "us-east-1"
 # The ports that the documentation names.
 DEFAULT_PORTS = (9000, 8090, 8091, 7373)
@@ -174,13 +176,24 @@ class Stack:
         """An unsigned request; an HTTP error raises, and is an OSError."""
         return urllib.request.urlopen(urllib.request.Request(url, **request), timeout=timeout, context=self.tls())
 
+    def fetch_signed(self, url: str) -> bytes:
+        """The body of a GET signed by the root user."""
+        from botocore.auth import S3SigV4Auth
+        from botocore.awsrequest import AWSRequest
+        from botocore.credentials import Credentials
+
+        request = AWSRequest("GET", url)
+        S3SigV4Auth(Credentials(*self.root_credentials()), "s3", REGION).add_auth(request)
+        return self.fetch(url, headers=dict(request.headers.items())).read()
+
     def client(self, url: str | None = None, **config):
         """A boto3 client of the root user."""
         import boto3
         import botocore.config
 
         access_key, secret_key = self.root_credentials()
-        settings = {"s3": {"addressing_style": "path"}, "retries": {"max_attempts": 1, "mode": "standard"}, "read_timeout": 60, **config}
+        # Without the signature's name boto3 presigns for us-east-1 with version 2, which AWS has retired.
+        settings = {"signature_version": "s3v4", "s3": {"addressing_style": "path"}, "retries": {"max_attempts": 1, "mode": "standard"}, "read_timeout": 60, **config}
         return boto3.client(
             "s3", endpoint_url=url or self.store, aws_access_key_id=access_key, aws_secret_access_key=secret_key,
             region_name=REGION, verify=str(self.ca), config=botocore.config.Config(**settings),
@@ -198,13 +211,13 @@ class Stack:
 
     def requests_served(self) -> int:
         """S3 requests that the store has answered since its start."""
-        text = self.fetch(f"{self.store}/minio/v2/metrics/cluster").read().decode()
+        text = self.fetch_signed(f"{self.store}/minio/v2/metrics/cluster").decode()
         samples = [line.rsplit(" ", 1) for line in text.splitlines() if line.startswith("moat_s3_requests_total")]
         return int(sum(float(value) for _name, value in samples))
 
     def audit(self) -> list[dict]:
         """Every line of the key manager's audit."""
-        shown = self.moat("kms", "audit", "show", "--json").stdout
+        shown = self.moat("kms", "audit", "show", "--json", "--last", str(AUDIT_LINES_MAX)).stdout
         return [json.loads(line) for line in shown.splitlines() if line.strip()]
 
     def verify_audit(self) -> str:
