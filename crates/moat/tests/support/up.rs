@@ -89,6 +89,16 @@ impl Server {
         rest[start..].split_whitespace().next().unwrap().to_owned()
     }
 
+    /// The first plain URL in what it said: the proxy's.
+    pub fn plain_url(&self) -> String {
+        let start = self.said.find("http://").unwrap();
+        self.said[start..]
+            .split_whitespace()
+            .next()
+            .unwrap()
+            .to_owned()
+    }
+
     pub fn port(&self, word: &str) -> u16 {
         self.url(word).rsplit(':').next().unwrap().parse().unwrap()
     }
