@@ -4,6 +4,7 @@
 //! in as arguments, so each part can be fuzzed and tested with vectors. What the parts promise:
 //!
 //! - [`sigv4`] parses, verifies and makes AWS Signature Version 4, over the request as received.
+//! - [`sigv2`] verifies presigned URLs of version 2, which boto3 makes by default.
 //! - [`chunked`] decodes and encodes `aws-chunked` bodies without buffering a chunk.
 //! - [`checksum`] runs and compares the payload digests that S3 knows.
 //! - [`request`] turns method, host, path, query and headers into an operation and typed values.
@@ -14,6 +15,7 @@ pub mod checksum;
 pub mod chunked;
 pub mod error;
 pub mod request;
+pub mod sigv2;
 pub mod sigv4;
 pub mod time;
 pub mod uri;

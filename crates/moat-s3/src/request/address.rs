@@ -88,6 +88,14 @@ impl<'a> Address<'a> {
             style: AddressStyle::Path,
         })
     }
+
+    /// The bucket, if the host names it.
+    pub fn host_bucket(&self) -> Option<&str> {
+        match self.style {
+            AddressStyle::VirtualHost => self.bucket.as_deref(),
+            AddressStyle::Path => None,
+        }
+    }
 }
 
 /// Host names have no case, bucket names are lower case.
@@ -139,6 +147,17 @@ mod tests {
         check("Bucket.s3.local", "/k", Some("bucket"), Some("k"));
         check("bucket.xs3.local", "/b/k", Some("b"), Some("k"));
         check(".s3.local", "/b/k", Some("b"), Some("k"));
+    }
+
+    #[test]
+    fn only_a_host_names_the_host_bucket() {
+        let domains = BaseDomains::new(["s3.local"]);
+        let bucket = |host, path| {
+            let address = Address::parse(host, path, &domains).unwrap();
+            address.host_bucket().map(str::to_owned)
+        };
+        assert_eq!(bucket("b.s3.local:9000", "/k").as_deref(), Some("b"));
+        assert_eq!(bucket("s3.local", "/b/k"), None);
     }
 
     #[test]

@@ -383,6 +383,12 @@ impl Subresource {
     }
 }
 
+/// Whether a parameter chooses another operation on a bucket or an object.
+pub(crate) fn is_subresource(parameter: &str) -> bool {
+    let mut rows = BUCKET_SUBRESOURCES.iter().chain(OBJECT_SUBRESOURCES);
+    rows.any(|row| row.parameter == parameter)
+}
+
 /// The first parameter of the request that names a subresource.
 fn subresource(table: &'static [Subresource], query: &Query<'_>) -> Option<&'static Subresource> {
     query

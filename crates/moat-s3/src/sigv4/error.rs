@@ -14,7 +14,10 @@ pub enum AuthError {
     /// The `X-Amz-*` parameters are not well formed.
     #[error("{0}")]
     MalformedQuery(Cow<'static, str>),
-    /// Signature version 2, or version 4 with another algorithm.
+    /// A presigned URL of version 2 that is not well formed.
+    #[error("{0}")]
+    MalformedPresigned(&'static str),
+    /// Signature version 2 in a header, or version 4 with another algorithm.
     #[error(
         "The authorization mechanism you have provided is not supported. Please use AWS4-HMAC-SHA256."
     )]
@@ -70,9 +73,11 @@ impl AuthError {
             Self::UnsupportedType | Self::SeveralMechanisms | Self::InvalidPayloadHash => {
                 ErrorCode::InvalidArgument
             }
-            Self::MissingDate | Self::UnsignedHeader(_) | Self::Expired | Self::NotYetValid => {
-                ErrorCode::AccessDenied
-            }
+            Self::MalformedPresigned(_)
+            | Self::MissingDate
+            | Self::UnsignedHeader(_)
+            | Self::Expired
+            | Self::NotYetValid => ErrorCode::AccessDenied,
             Self::TimeTooSkewed => ErrorCode::RequestTimeTooSkewed,
             Self::SignatureMismatch => ErrorCode::SignatureDoesNotMatch,
             Self::InvalidUri => ErrorCode::InvalidUri,

@@ -9,6 +9,7 @@ use super::{
     ALGORITHM, AuthError, EMPTY_SHA256, PRESIGNED_SECONDS_MAX, PayloadHash, RequestParts, Signature,
 };
 use crate::request::Query;
+use crate::sigv2::QueryClaim;
 use crate::time::{AmzDate, amz_date, parse_amz_date, parse_http_date};
 
 const PAYLOAD_HEADER: &str = "x-amz-content-sha256";
@@ -24,6 +25,8 @@ pub enum Authentication<'a> {
     Header(Claim<'a>),
     /// By `X-Amz-*` query parameters.
     Presigned(Claim<'a>),
+    /// By the query parameters of version 2.
+    PresignedV2(QueryClaim<'a>),
     /// Not at all.
     Anonymous,
 }
@@ -82,7 +85,12 @@ impl<'a> Authentication<'a> {
                     .map_err(|_| AuthError::UnsupportedType)?;
                 Ok(Self::Header(parse_header(text, request.headers)?))
             }
-            (None, Some(query)) => Ok(Self::Presigned(parse_presigned(&query, request.headers)?)),
+            (None, Some(PresignedQuery::V4(query))) => {
+                Ok(Self::Presigned(parse_presigned(&query, request.headers)?))
+            }
+            (None, Some(PresignedQuery::V2(query))) => {
+                Ok(Self::PresignedV2(QueryClaim::parse(query)?))
+            }
             _ => Err(AuthError::SeveralMechanisms),
         }
     }
@@ -112,22 +120,29 @@ impl std::fmt::Debug for Claim<'_> {
     }
 }
 
-/// The parsed query, if it holds a signature of either version.
-fn presigned_query(raw: &str) -> Result<Option<Query<'_>>, AuthError> {
+/// A parsed query that holds a signature.
+enum PresignedQuery<'a> {
+    V2(Query<'a>),
+    V4(Query<'a>),
+}
+
+fn presigned_query(raw: &str) -> Result<Option<PresignedQuery<'_>>, AuthError> {
     // Most requests have no such parameter; they are spared the parsing.
-    if !raw.contains("Signature") && !contains_ignore_case(raw, "x-amz-algorithm") {
+    let may_be_presigned = raw.contains("Signature")
+        || raw.contains("AWSAccessKeyId")
+        || contains_ignore_case(raw, "x-amz-algorithm");
+    if !may_be_presigned {
         return Ok(None);
     }
     let query = Query::parse(raw).map_err(|_| AuthError::InvalidUri)?;
-    if query.get_ignore_case("X-Amz-Algorithm").is_some()
-        || query.get_ignore_case("X-Amz-Signature").is_some()
-    {
-        return Ok(Some(query));
+    let is_v4 = query.get_ignore_case("X-Amz-Algorithm").is_some()
+        || query.get_ignore_case("X-Amz-Signature").is_some();
+    match (is_v4, QueryClaim::is_in(&query)) {
+        (true, true) => Err(AuthError::SeveralMechanisms),
+        (true, false) => Ok(Some(PresignedQuery::V4(query))),
+        (false, true) => Ok(Some(PresignedQuery::V2(query))),
+        (false, false) => Ok(None),
     }
-    if query.has("Signature") && query.has("AWSAccessKeyId") {
-        return Err(AuthError::UnsupportedMechanism);
-    }
-    Ok(None)
 }
 
 fn contains_ignore_case(text: &str, lower_case: &str) -> bool {

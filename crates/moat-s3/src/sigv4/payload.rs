@@ -49,11 +49,13 @@ impl PayloadHash {
         let Some(value) = headers.get("x-amz-content-sha256") else {
             return Ok(Self::Unsigned);
         };
-        let parsed = value
-            .to_str()
-            .ok()
-            .and_then(|text| Self::parse(text.trim()));
-        match parsed {
+        let text = value.to_str().map_err(|_| AuthError::InvalidPayloadHash)?;
+        Self::parse_without_seed(text.trim())
+    }
+
+    /// Parses the value for a request that has no seed of chunk signatures.
+    pub(crate) fn parse_without_seed(text: &str) -> Result<Self, AuthError> {
+        match Self::parse(text) {
             Some(Self::StreamingSigned | Self::StreamingSignedTrailer) | None => {
                 Err(AuthError::InvalidPayloadHash)
             }

@@ -6,7 +6,11 @@ use std::collections::HashMap;
 use std::sync::RwLock;
 
 use http::HeaderMap;
-use moat_s3::sigv4::{Authentication, ChunkSeed, Claim, PayloadHash, RequestParts, SigningKey};
+use moat_s3::request::Hoisting;
+use moat_s3::sigv2::QueryClaim;
+use moat_s3::sigv4::{
+    Authentication, ChunkSeed, Claim, ClaimKind, PayloadHash, RequestParts, SigningKey,
+};
 use moat_s3::{ErrorCode, S3Error};
 use moat_types::{SecretString, UnixMillis};
 
@@ -26,8 +30,10 @@ pub struct RootCredentials {
 pub(super) struct Authenticated {
     /// What the body must be.
     pub(super) payload: PayloadHash,
-    /// For signed chunks.
-    pub(super) chunk_seed: ChunkSeed,
+    /// Where the signatures of chunks begin; version 2 has none.
+    pub(super) chunk_seed: Option<ChunkSeed>,
+    /// For a presigned request: which query parameters count as headers.
+    pub(super) hoisting: Option<Hoisting>,
 }
 
 /// Signing keys stay valid for a day; the number kept bounds memory against made-up regions.
@@ -50,30 +56,73 @@ impl Authenticator {
         }
     }
 
+    /// Verifies the signature of a request. `host_bucket` is the bucket that its host names.
     pub(super) fn authenticate(
         &self,
         request: &RequestParts<'_>,
+        host_bucket: Option<&str>,
         now: UnixMillis,
     ) -> Result<Authenticated> {
-        let claim = match Authentication::parse(request).map_err(S3Error::from)? {
-            Authentication::Header(claim) | Authentication::Presigned(claim) => claim,
+        match Authentication::parse(request).map_err(S3Error::from)? {
+            Authentication::Header(claim) | Authentication::Presigned(claim) => {
+                self.version_4(&claim, request, now)
+            }
+            Authentication::PresignedV2(claim) => self.version_2(&claim, request, host_bucket, now),
             // There is no anonymous access until a bucket policy can grant it.
-            Authentication::Anonymous => return Err(ErrorCode::AccessDenied.into()),
-        };
-        if *claim.access_key_id != *self.root.access_key_id {
-            return Err(Error::from(ErrorCode::InvalidAccessKeyId)
-                .with("AWSAccessKeyId", claim.access_key_id.into_owned()));
+            Authentication::Anonymous => Err(ErrorCode::AccessDenied.into()),
         }
-        if claim.security_token.is_some() {
-            return Err(ErrorCode::InvalidToken.into());
-        }
-        self.check_scope(&claim)?;
-        let key = self.signing_key(&claim);
+    }
+
+    fn version_4(
+        &self,
+        claim: &Claim<'_>,
+        request: &RequestParts<'_>,
+        now: UnixMillis,
+    ) -> Result<Authenticated> {
+        self.check_access_key(&claim.access_key_id, claim.security_token.is_some())?;
+        self.check_scope(claim)?;
+        let key = self.signing_key(claim);
         let verified = claim.verify(request, &key, now).map_err(S3Error::from)?;
         Ok(Authenticated {
             payload: verified.payload,
-            chunk_seed: verified.chunk_seed,
+            chunk_seed: Some(verified.chunk_seed),
+            hoisting: match claim.kind {
+                ClaimKind::Header => None,
+                ClaimKind::Presigned { .. } => Some(Hoisting::Version4),
+            },
         })
+    }
+
+    fn version_2(
+        &self,
+        claim: &QueryClaim<'_>,
+        request: &RequestParts<'_>,
+        host_bucket: Option<&str>,
+        now: UnixMillis,
+    ) -> Result<Authenticated> {
+        self.check_access_key(claim.access_key_id(), claim.has_security_token(request))?;
+        let secret = &self.root.secret_access_key;
+        let payload = claim
+            .verify(request, host_bucket, secret, now)
+            .map_err(S3Error::from)?;
+        Ok(Authenticated {
+            payload,
+            chunk_seed: None,
+            hoisting: Some(Hoisting::Version2),
+        })
+    }
+
+    fn check_access_key(&self, access_key_id: &str, has_token: bool) -> Result<()> {
+        if *access_key_id != *self.root.access_key_id {
+            return Err(
+                Error::from(ErrorCode::InvalidAccessKeyId).with("AWSAccessKeyId", access_key_id)
+            );
+        }
+        // Root's keys never come with a token.
+        if has_token {
+            return Err(ErrorCode::InvalidToken.into());
+        }
+        Ok(())
     }
 
     /// A region of ours in the configuration means that another one is a mistake, which the

@@ -68,7 +68,7 @@ impl RequestBody {
     fn new(call: &Call<'_>, body: Incoming, idle_timeout: Duration) -> Result<Self> {
         let headers = &call.parts.headers;
         let mut expected = Expected::from_headers(headers, call.payload)?;
-        let framing = match Framing::new(call.payload, Some(&call.chunk_seed)) {
+        let framing = match Framing::new(call.payload, call.chunk_seed.as_ref()) {
             None => {
                 expected.length = expected
                     .length
@@ -184,7 +184,7 @@ const DOCUMENT_IDLE_TIMEOUT: Duration = Duration::from_secs(20);
 impl RequestBody {
     /// Documents may come without a length: their size is bounded as they are read.
     fn of_document(call: &Call<'_>, body: Incoming) -> Result<Self> {
-        if Framing::new(call.payload, Some(&call.chunk_seed)).is_some() {
+        if Framing::new(call.payload, call.chunk_seed.as_ref()).is_some() {
             return Self::new(call, body, DOCUMENT_IDLE_TIMEOUT);
         }
         let expected = Expected::from_headers(&call.parts.headers, call.payload)?;

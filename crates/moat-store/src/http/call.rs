@@ -18,7 +18,7 @@ pub(super) struct Call<'a> {
     /// Whether the client spoke TLS, to us or to a trusted proxy.
     pub(super) secure: bool,
     pub(super) payload: PayloadHash,
-    pub(super) chunk_seed: ChunkSeed,
+    pub(super) chunk_seed: Option<ChunkSeed>,
 }
 
 impl Call<'_> {

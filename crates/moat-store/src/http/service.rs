@@ -54,6 +54,13 @@ pub struct S3Service<M, B> {
     pub(super) body_idle_timeout: Duration,
 }
 
+/// What a request is about.
+struct Target<'a> {
+    address: Address<'a>,
+    query: Query<'a>,
+    operation: Operation,
+}
+
 impl<M: MetaStore, B: BlobStore> S3Service<M, B> {
     /// A service for `store`.
     pub fn new(store: Arc<Store<M, B>>, config: ServiceConfig) -> Self {
@@ -73,9 +80,9 @@ impl<M: MetaStore, B: BlobStore> S3Service<M, B> {
     async fn answer(&self, peer: &Arc<Peer>, request: Request<Incoming>) -> Response<Body> {
         let started = Instant::now();
         let id = request_id(&*self.store.random);
-        let (parts, body) = request.into_parts();
+        let (mut parts, body) = request.into_parts();
         let mut operation = None;
-        let result = self.handle(peer, &parts, body, &mut operation).await;
+        let result = self.handle(peer, &mut parts, body, &mut operation).await;
         let name = operation.map_or("Unknown", Operation::name);
         let mut answer = match result {
             Ok(answer) => answer,
@@ -102,30 +109,34 @@ impl<M: MetaStore, B: BlobStore> S3Service<M, B> {
     async fn handle(
         &self,
         peer: &Arc<Peer>,
-        parts: &Parts,
+        parts: &mut Parts,
         body: Incoming,
         operation: &mut Option<Operation>,
     ) -> Result<Answer> {
-        let signed = RequestParts::new(&parts.method, &parts.uri, &parts.headers);
-        let address = Address::parse(signed.host, signed.path, &self.domains)?;
-        let query = Query::parse(signed.query)?;
-        let found = Operation::resolve(&parts.method, &address, &query, &parts.headers)?;
-        *operation = Some(found);
         let secure = is_secure(peer, &parts.headers, &self.trusted_proxies);
-        if !secure && CustomerKey::is_in(&parts.headers) {
-            return Err(CustomerKey::needs_tls().into());
+        let mut target = self.target(parts, secure)?;
+        *operation = Some(target.operation);
+        let authenticated = self.authenticator.authenticate(
+            &RequestParts::new(&parts.method, &parts.uri, &parts.headers),
+            target.address.host_bucket(),
+            self.store.clock.now(),
+        )?;
+        if let Some(hoisting) = authenticated.hoisting {
+            let query = Query::parse(parts.uri.query().unwrap_or_default())?;
+            hoisting.restore(&query, &mut parts.headers);
+            // A hoisted header counts as one that was sent, be it a copy source or an SSE-C key.
+            target = self.target(parts, secure)?;
+            *operation = Some(target.operation);
         }
-        let authenticated = self
-            .authenticator
-            .authenticate(&signed, self.store.clock.now())?;
+        let Target { address, query, .. } = &target;
         let call = Call {
             parts,
-            query: &query,
-            operation: found,
+            query,
+            operation: target.operation,
             bucket: address
                 .bucket
                 .as_deref()
-                .map(|name| bucket_name(name, found))
+                .map(|name| bucket_name(name, target.operation))
                 .transpose()?,
             key: address.key.as_deref().map(object_key).transpose()?,
             secure,
@@ -133,6 +144,22 @@ impl<M: MetaStore, B: BlobStore> S3Service<M, B> {
             chunk_seed: authenticated.chunk_seed,
         };
         self.dispatch(&call, body).await
+    }
+
+    /// Finds out what a request is about, and refuses SSE-C keys that came in the clear.
+    fn target<'a>(&self, parts: &'a Parts, secure: bool) -> Result<Target<'a>> {
+        let request = RequestParts::new(&parts.method, &parts.uri, &parts.headers);
+        let address = Address::parse(request.host, request.path, &self.domains)?;
+        let query = Query::parse(request.query)?;
+        let operation = Operation::resolve(&parts.method, &address, &query, &parts.headers)?;
+        if !secure && CustomerKey::is_in(&parts.headers) {
+            return Err(CustomerKey::needs_tls().into());
+        }
+        Ok(Target {
+            address,
+            query,
+            operation,
+        })
     }
 
     async fn dispatch(&self, call: &Call<'_>, body: Incoming) -> Result<Answer> {
@@ -209,7 +236,7 @@ impl<M: MetaStore, B: BlobStore> S3Service<M, B> {
         let signed = RequestParts::new(request.method(), request.uri(), request.headers());
         match self
             .authenticator
-            .authenticate(&signed, self.store.clock.now())
+            .authenticate(&signed, None, self.store.clock.now())
         {
             Ok(_) => moat_net::metrics::response(),
             Err(_) => empty(StatusCode::FORBIDDEN),
