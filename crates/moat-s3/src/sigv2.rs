@@ -218,6 +218,10 @@ fn push_resource(out: &mut Vec<u8>, path: &str, query: &Query<'_>, host_bucket: 
         out.extend_from_slice(bucket.as_bytes());
     }
     out.extend_from_slice(path.as_bytes());
+    // The resource of a bucket ends with a slash, also where the path does not.
+    if host_bucket.is_none() && path.rfind('/') == Some(0) && path.len() > 1 {
+        out.push(b'/');
+    }
     let mut parameters: Vec<(&str, &str)> = query
         .iter()
         .filter(|(name, _)| is_signed_parameter(name))
@@ -311,6 +315,15 @@ mod tests {
             Method::GET,
             "/?acl",
             bucket,
+            &[],
+            "Tue, 27 Mar 2007 19:44:46 +0000",
+            "c2WLPFtWHVgbEmeEG93a4cG37dM=",
+        );
+        // The same in path style.
+        check(
+            Method::GET,
+            "/johnsmith?acl",
+            None,
             &[],
             "Tue, 27 Mar 2007 19:44:46 +0000",
             "c2WLPFtWHVgbEmeEG93a4cG37dM=",

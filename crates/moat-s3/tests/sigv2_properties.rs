@@ -41,6 +41,8 @@ impl Link {
         let key = encode(self.key.as_bytes(), Slash::Keep);
         if self.virtual_host {
             format!("/{key}")
+        } else if key.is_empty() {
+            format!("/{}", self.bucket)
         } else {
             format!("/{}/{key}", self.bucket)
         }
@@ -60,6 +62,9 @@ impl Link {
             lines += &format!("/{}", self.bucket);
         }
         lines += &self.path();
+        if !self.virtual_host && self.key.is_empty() {
+            lines += "/";
+        }
         let mut signed: Vec<String> = self.signed.iter().map(joined).collect();
         signed.sort();
         for (index, parameter) in signed.iter().enumerate() {
@@ -156,7 +161,7 @@ fn link() -> impl Strategy<Value = Link> {
         proptest::sample::select(vec!["GET", "PUT", "HEAD", "DELETE", "POST"]),
         "[a-z]{3,8}",
         any::<bool>(),
-        "\\PC{1,12}",
+        "\\PC{0,12}",
         1_000_000u32..,
     );
     let rest = (
