@@ -9,6 +9,8 @@ mod codec;
 mod core;
 mod envelope;
 mod error;
+#[doc(hidden)]
+pub mod fuzzing;
 mod hsm;
 mod http;
 mod policy;

@@ -71,6 +71,21 @@ pub(crate) fn open_append(path: &Path) -> io::Result<Box<dyn LogFile>> {
     Ok(Box::new(file))
 }
 
+/// Takes a folder for this process alone, until the file is dropped; `None` if another has it.
+pub(crate) fn lock(folder: &Path) -> io::Result<Option<File>> {
+    let file = OpenOptions::new()
+        .write(true)
+        .create(true)
+        .truncate(false)
+        .mode(0o600)
+        .open(folder.join("lock"))?;
+    match file.try_lock() {
+        Ok(()) => Ok(Some(file)),
+        Err(fs::TryLockError::WouldBlock) => Ok(None),
+        Err(fs::TryLockError::Error(e)) => Err(e),
+    }
+}
+
 /// Makes the names in a folder durable.
 pub(crate) fn sync_folder(folder: &Path) -> io::Result<()> {
     File::open(folder)?.sync_all()

@@ -87,6 +87,12 @@ pub enum AuditError {
         /// The cause.
         source: Arc<std::io::Error>,
     },
+    /// Another process writes this folder.
+    #[error("the audit in {} is in use by another process", folder.display())]
+    InUse {
+        /// The folder.
+        folder: PathBuf,
+    },
     /// A sync failed, so what the disk holds is not known; only a restart, which reads the log
     /// again, can tell.
     #[error("the audit stopped because a sync failed; restart the key manager")]
@@ -184,8 +190,8 @@ impl Facts {
     }
 }
 
-/// An audit that is open for writing. One process at a time may write a folder; the state's own
-/// lock sees to that.
+/// An audit that is open for writing. One process at a time may write a folder; a lock
+/// sees to that.
 pub struct AuditLog {
     queue: mpsc::Sender<Message>,
     room: Arc<Semaphore>,
@@ -313,5 +319,13 @@ impl AuditLog {
             let _ = tokio::task::spawn_blocking(move || thread.join()).await;
         }
         result
+    }
+}
+
+/// Reads a line as the verifier does; see `crate::fuzzing`.
+pub(crate) fn fuzz_line(text: &[u8]) {
+    if let Ok((line, hash)) = line::read_line(text) {
+        assert_eq!(line.hash, Some(hex::encode(hash)));
+        let _ = line::check_signature(&line, &hash, None);
     }
 }

@@ -16,6 +16,8 @@ pub(super) struct Place {
     pub(super) head: Head,
     /// What to note first.
     pub(super) notes: Vec<String>,
+    /// Keeps other processes out.
+    pub(super) lock: fs::File,
 }
 
 /// Reads the last file, checks it from its last checkpoint on, and sets a torn end aside.
@@ -27,6 +29,10 @@ pub(super) fn open(
 ) -> Result<Place, AuditError> {
     let folder = &config.folder;
     fs::create_dir_all(folder).map_err(|e| AuditError::io(folder, e))?;
+    let lock = files::lock(folder).map_err(|e| AuditError::io(folder, e))?;
+    let lock = lock.ok_or_else(|| AuditError::InUse {
+        folder: folder.clone(),
+    })?;
     let mut notes = Vec::new();
     let mut files = files::list(folder).map_err(|e| AuditError::io(folder, e))?;
     while let Some(path) = files.pop() {
@@ -46,6 +52,7 @@ pub(super) fn open(
             file: Some((path, bytes.len() as u64)),
             head,
             notes,
+            lock,
         });
     }
     notes.push("the audit begins".into());
@@ -60,6 +67,7 @@ pub(super) fn open(
         file: None,
         head: Head::START,
         notes,
+        lock,
     })
 }
 

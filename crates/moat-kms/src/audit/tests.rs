@@ -247,6 +247,41 @@ async fn a_process_that_dies_without_closing_is_continued() {
 }
 
 #[tokio::test]
+async fn a_folder_that_was_moved_away_is_missed_in_the_new_chain() {
+    let folder = tempfile::tempdir().unwrap();
+    let (old, new) = (folder.path().join("old"), folder.path().join("new"));
+    filled(&old, 3).await;
+    let anchor = checked(&old).last_checkpoint;
+    let log = open_log(&new, anchor).unwrap();
+    log.close().await.unwrap();
+    let report = checked(&new);
+    assert!(report.is_good());
+    let all = Filter {
+        all_kinds: true,
+        ..Filter::default()
+    };
+    let expected = format!("a checkpoint at line {}", anchor.unwrap().seq);
+    let noted = show(&new, all).unwrap().any(|line| {
+        let note = line.unwrap().note.unwrap_or_default();
+        note.contains(&expected)
+    });
+    assert!(noted);
+}
+
+#[tokio::test]
+async fn a_folder_is_written_by_one_log_at_a_time() {
+    let folder = tempfile::tempdir().unwrap();
+    let log = open_log(folder.path(), None).unwrap();
+    let second = open_log(folder.path(), None).err();
+    assert!(
+        matches!(second, Some(AuditError::InUse { .. })),
+        "{second:?}"
+    );
+    log.close().await.unwrap();
+    open_log(folder.path(), None).unwrap();
+}
+
+#[tokio::test]
 async fn files_rotate_by_size_and_the_chain_spans_them() {
     let folder = tempfile::tempdir().unwrap();
     let small = AuditConfig {

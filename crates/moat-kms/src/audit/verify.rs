@@ -41,6 +41,23 @@ pub struct Verification {
     pub anchor: Option<Anchor>,
 }
 
+impl Verification {
+    /// What a running key manager says of its own log; `None` if it is malformed.
+    pub fn from_wire(answer: &moat_kms_client::wire::Audit) -> Option<Self> {
+        let anchor = match (answer.checkpoint_seq, &answer.checkpoint_hash) {
+            (Some(seq), Some(hash)) => Some(Anchor {
+                seq,
+                hash: hash.0.as_slice().try_into().ok()?,
+            }),
+            _ => None,
+        };
+        Some(Self {
+            public_key: Some(answer.public_key.0.as_slice().try_into().ok()?),
+            anchor,
+        })
+    }
+}
+
 /// What was found.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Report {

@@ -52,6 +52,7 @@ pub(super) struct Writer {
     lost: u64,
     /// What the disk holds is not known any more.
     poisoned: Arc<AtomicBool>,
+    _lock: std::fs::File,
 }
 
 impl Writer {
@@ -82,6 +83,7 @@ impl Writer {
             unsynced_since: None,
             lost: 0,
             poisoned: Arc::default(),
+            _lock: place.lock,
         };
         let notes = place.notes.into_iter().map(|text| writer.note_line(text));
         let notes: Vec<AuditLine> = notes.collect();

@@ -71,6 +71,17 @@ pub struct Caller {
     pub request_id: String,
 }
 
+impl Caller {
+    /// The process itself, acting as `identity`: how a first start sets things up.
+    pub fn local(identity: Identity) -> Self {
+        Self {
+            identity,
+            source: "local".into(),
+            request_id: "local".into(),
+        }
+    }
+}
+
 /// A page of a listing.
 #[derive(Clone, Debug)]
 pub struct Page<T> {

@@ -230,3 +230,10 @@ async fn read_body(body: Incoming, bytes_max: usize) -> Result<Bytes, Refusal> {
 fn http_body_size(response: &Response<Body>) -> u64 {
     http_body::Body::size_hint(response.body()).lower()
 }
+
+/// Parses path and query as a request's; see `crate::fuzzing`.
+pub(crate) fn fuzz_target(text: &str) {
+    let (path, query) = text.split_once('?').unwrap_or((text, ""));
+    let _ = Route::parse(path);
+    let _ = route::Query::parse(query);
+}
