@@ -1,18 +1,18 @@
 //! The embedded engine keeps the promises of every metadata engine: with its log as large as in
 //! production, and with one so small that rows move to the tree all the time.
 
+#![allow(clippy::unwrap_used, reason = "a failed step is a failed test")]
+
 use moat_meta::{Embedded, Options};
 
 async fn keeps_the_contract(options: Options) {
-    let root = tempfile::tempdir().unwrap_or_else(|error| panic!("no folder: {error}"));
+    let root = tempfile::tempdir().unwrap();
     let mut count = 0;
     moat_testkit::meta_contract::run(|| {
         count += 1;
         let folder = root.path().join(count.to_string());
         let options = options.clone();
-        async move {
-            Embedded::open(folder, options).unwrap_or_else(|error| panic!("no store: {error}"))
-        }
+        async move { Embedded::open(folder, options).unwrap() }
     })
     .await;
 }

@@ -12,3 +12,4 @@
 pub mod blob_contract;
 pub mod faulty;
 pub mod meta_contract;
+pub mod sim_disk;

@@ -14,6 +14,7 @@ use std::cmp::Ordering;
 use std::collections::BTreeMap;
 use std::iter::Peekable;
 use std::ops::{Bound, ControlFlow, Range};
+use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::atomic::{self, AtomicBool};
 use std::sync::mpsc::Sender;
 use std::sync::{Arc, OnceLock, RwLock, RwLockReadGuard, RwLockWriteGuard};
@@ -110,8 +111,12 @@ impl View {
             if let Some(value) = frozen.as_ref().and_then(|layer| layer.get(key)) {
                 return Ok(look(value.as_deref()));
             }
-            match base.get(key) {
-                Ok(found) => return Ok(look(found.as_ref().map(AccessGuard::value))),
+            let found = guarded(|| {
+                let found = base.get(key)?;
+                Ok(look(found.as_ref().map(AccessGuard::value)))
+            });
+            match found {
+                Ok(found) => return Ok(found),
                 Err(error) => self.read_failed(&base, error)?,
             }
         }
@@ -219,16 +224,15 @@ impl Cut {
                 .flat_map(|layer| layer.range::<[u8], _>(bounds(&range))),
             Ordering::Less,
         );
-        let base = self.base.range::<&[u8]>((
-            Bound::Included(&range.start[..]),
-            Bound::Excluded(&range.end[..]),
-        ))?;
-        over_base(upper, base, Ordering::Less, |key, value| {
-            if page.len() >= rows_max || (page.bytes() >= bytes_max && !page.is_empty()) {
-                return ControlFlow::Break(());
-            }
-            page.push(key, value);
-            ControlFlow::Continue(())
+        guarded(|| {
+            let base = self.base.range::<&[u8]>(bounds(&range))?;
+            over_base(upper, base, Ordering::Less, |key, value| {
+                if page.len() >= rows_max || (page.bytes() >= bytes_max && !page.is_empty()) {
+                    return ControlFlow::Break(());
+                }
+                page.push(key, value);
+                ControlFlow::Continue(())
+            })
         })
     }
 
@@ -241,16 +245,15 @@ impl Cut {
                 .flat_map(|layer| layer.range::<[u8], _>(bounds(&self.range)).rev()),
             Ordering::Greater,
         );
-        let base = self.base.range::<&[u8]>((
-            Bound::Included(&self.range.start[..]),
-            Bound::Excluded(&self.range.end[..]),
-        ))?;
-        let mut page = Page::default();
-        over_base(upper, base.rev(), Ordering::Greater, |key, value| {
-            page.push(key, value);
-            ControlFlow::Break(())
-        })?;
-        Ok(page)
+        guarded(|| {
+            let base = self.base.range::<&[u8]>(bounds(&self.range))?;
+            let mut page = Page::default();
+            over_base(upper, base.rev(), Ordering::Greater, |key, value| {
+                page.push(key, value);
+                ControlFlow::Break(())
+            })?;
+            Ok(page)
+        })
     }
 
     /// The part of the range that comes after the page's last row.
@@ -262,6 +265,15 @@ impl Cut {
         start.push(0);
         start.into()..self.range.end.clone()
     }
+}
+
+/// Runs a read of the tree. redb asserts what it expects to find in its file, so a damaged one can
+/// make it panic: that is an error of the read, not the end of the thread.
+fn guarded<R>(read: impl FnOnce() -> Result<R, StorageError>) -> Result<R, StorageError> {
+    catch_unwind(AssertUnwindSafe(read)).unwrap_or_else(|_| {
+        let problem = "reading the tree panicked".to_owned();
+        Err(StorageError::Corrupted(problem))
+    })
 }
 
 fn bounds(range: &Range<Bytes>) -> (Bound<&[u8]>, Bound<&[u8]>) {
