@@ -459,20 +459,15 @@ pub(crate) struct DoctorArgs {
     /// Check for Spark and Hadoop S3A as well, and print JVM settings
     #[arg(long)]
     pub(crate) s3a: bool,
-    /// CA certificates that the client trusts, PEM [default: the system's]
+    /// CA certificates that the client trusts, PEM [default: AWS_CA_BUNDLE, SSL_CERT_FILE, else the system's]
     #[arg(long, value_name = "FILE")]
     pub(crate) ca: Option<PathBuf>,
     /// File with the access key and secret (MOAT_ROOT_USER=..., MOAT_ROOT_PASSWORD=...) [default: AWS_ACCESS_KEY_ID and AWS_SECRET_ACCESS_KEY]
     #[arg(long, value_name = "FILE")]
     pub(crate) credentials: Option<PathBuf>,
-    /// The region that the client signs for
-    #[arg(
-        long,
-        value_name = "REGION",
-        env = "AWS_REGION",
-        default_value = "us-east-1"
-    )]
-    pub(crate) region: String,
+    /// The region that the client signs for [default: AWS_REGION, AWS_DEFAULT_REGION, else us-east-1]
+    #[arg(long, value_name = "REGION")]
+    pub(crate) region: Option<String>,
     /// A bucket to look into
     #[arg(long, value_name = "NAME")]
     pub(crate) bucket: Option<String>,

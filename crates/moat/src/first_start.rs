@@ -155,7 +155,11 @@ pub(crate) fn refresh_certificates(
         }
     }
     let files = data.store_identity();
-    if let Some(reason) = refresh_reason(&files, &[], world)? {
+    let reason = match config.store.kms.identity == files {
+        true => refresh_reason(&files, &[], world)?,
+        false => None,
+    };
+    if let Some(reason) = reason {
         issue_store_identity(data, ca, world)?;
         notes.push(format!("new client certificate for the store: {reason}"));
     }

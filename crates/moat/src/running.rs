@@ -11,7 +11,8 @@ use tokio::task::JoinHandle;
 use tokio::time::Instant;
 
 use crate::config::Config;
-use crate::first_start;
+use crate::first_start::{self, Found};
+use crate::lock::FolderLock;
 use crate::process::Signals;
 use crate::up::WORLD;
 
@@ -112,6 +113,11 @@ async fn renew_certificates(config: Config) {
         tick.tick().await;
         let config = config.clone();
         let renewed = tokio::task::spawn_blocking(move || {
+            if first_start::look(&config.data)? == Found::Unfinished {
+                // A proxy that brought its own certificate has no folder.
+                return Ok(Vec::new());
+            }
+            let _lock = FolderLock::wait(config.data.root())?;
             let ca = first_start::load_ca(&config.data)?;
             first_start::refresh_certificates(&config, &ca, WORLD)
         });

@@ -184,12 +184,13 @@ fn the_audit_shows_leases_and_proves_itself() {
     let verified: serde_json::Value =
         serde_json::from_str(&fine(&data, &["audit", "verify", "--json"])).unwrap();
     assert_eq!(verified["against_key_manager"], false);
-    let file = std::fs::read_dir(data.join("kms/audit"))
+    let files = std::fs::read_dir(data.join("kms/audit"))
         .unwrap()
-        .next()
-        .unwrap()
-        .unwrap()
-        .path();
+        .map(|entry| entry.unwrap().path());
+    let file = files
+        .into_iter()
+        .find(|path| path.extension().is_some_and(|end| end == "jsonl"))
+        .unwrap();
     let text = std::fs::read_to_string(&file).unwrap();
     std::fs::write(&file, text.replacen("EPOCH:GENERATE", "EPOCH:GENERATF", 1)).unwrap();
     let ran = kms(&data, &["audit", "verify"]);
@@ -330,4 +331,71 @@ fn a_proxy_alone_with_its_own_certificate_makes_no_folder() {
     let server = Server::start(&mut command);
     assert!(server.terminate().success());
     assert!(!data.exists());
+}
+
+#[test]
+fn logs_are_json_on_request_and_hold_no_secret_even_when_they_hold_everything() {
+    let folder = tempfile::tempdir().unwrap();
+    let data = folder.path().join("data");
+    let flags = [
+        "--bucket",
+        "lake",
+        "--log-level",
+        "trace",
+        "--log-format",
+        "json",
+    ];
+    let server = Server::start(&mut up(&data, &flags));
+    let s3 = S3::new(&data);
+    round_trip(&s3, &server.url("store "), "x");
+    round_trip(&s3, &server.plain_url(), "y");
+    fine(&data, &["key", "list"]);
+    let log = server.log();
+    let lines: Vec<serde_json::Value> = log
+        .lines()
+        .map(|line| serde_json::from_str(line).unwrap())
+        .collect();
+    assert!(lines.iter().any(|line| line["target"] == "moat::access"));
+
+    let root = std::fs::read_to_string(data.join("root.env")).unwrap();
+    let password = root
+        .lines()
+        .find_map(|line| line.strip_prefix("MOAT_ROOT_PASSWORD="))
+        .unwrap();
+    let secret = |path: &str| {
+        std::fs::read_to_string(data.join(path))
+            .unwrap()
+            .trim()
+            .to_owned()
+    };
+    let (hsm, api_key) = (secret("kms/hsm.key"), secret("identity/root.key"));
+    for (what, secret) in [
+        ("root's password", password),
+        ("the HSM key", hsm.rsplit(':').next().unwrap()),
+        ("the API key", api_key.rsplit(':').next().unwrap()),
+        ("the content", "some plain text"),
+    ] {
+        assert!(!log.contains(secret), "the log holds {what}");
+    }
+}
+
+#[test]
+fn a_server_leaves_no_core_and_may_open_many_files() {
+    let folder = tempfile::tempdir().unwrap();
+    let server = Server::start(&mut up(&folder.path().join("data"), &[]));
+    let limits = std::fs::read_to_string(format!("/proc/{}/limits", server.id())).unwrap();
+    let limit = |name: &str| {
+        let line = limits
+            .lines()
+            .find_map(|line| line.strip_prefix(name))
+            .unwrap();
+        let numbers: Vec<&str> = line.split_whitespace().collect();
+        (numbers[0].to_owned(), numbers[1].to_owned())
+    };
+    assert_eq!(
+        limit("Max core file size"),
+        ("0".to_owned(), "0".to_owned())
+    );
+    let (soft, hard) = limit("Max open files");
+    assert_eq!(soft, hard);
 }

@@ -187,6 +187,16 @@ mod tests {
     }
 
     #[test]
+    fn the_page_on_configuration_has_a_row_for_each() {
+        let page = include_str!("../../../../docs/configuration.md");
+        for setting in SETTINGS {
+            let variables: Vec<_> = setting.env.iter().map(|name| format!("`{name}`")).collect();
+            let row = format!("| `{}` | {} |", setting.key, variables.join(", "));
+            assert!(page.contains(&row), "{row}");
+        }
+    }
+
+    #[test]
     fn a_mistyped_key_finds_its_neighbour() {
         assert_eq!(nearest("store.lisen"), Some("store.listen"));
         assert_eq!(nearest("something.else"), None);

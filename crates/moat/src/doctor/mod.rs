@@ -70,6 +70,7 @@ async fn examine(
     };
     check_clock(&live, SystemClock.now(), report);
     check_ready(endpoint, address, report).await;
+    let region = s3::region(args.region.as_deref());
     match credentials {
         Some(_) if !trusted => report.note(
             "credentials",
@@ -77,7 +78,7 @@ async fn examine(
             Vec::new(),
         ),
         Some(credentials) => {
-            let probe = s3::Probe::new(endpoint, address, credentials, args);
+            let probe = s3::Probe::new(endpoint, address, credentials, &region, args);
             probe.run(report).await;
         }
         None => report.note(
@@ -90,7 +91,7 @@ async fn examine(
         ),
     }
     if args.s3a {
-        s3a_settings(endpoint, roots, &args.region, report);
+        s3a_settings(endpoint, roots, &region, report);
     }
 }
 

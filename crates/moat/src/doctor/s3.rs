@@ -42,6 +42,16 @@ pub(crate) fn credentials(file: Option<&Path>) -> Result<Option<Credentials>> {
     }))
 }
 
+/// The region of `--region`, else of the environment, else the one that S3 takes for none.
+pub(crate) fn region(given: Option<&str>) -> String {
+    let env = |name: &str| std::env::var(name).ok().filter(|text| !text.is_empty());
+    given
+        .map(str::to_owned)
+        .or_else(|| env("AWS_REGION"))
+        .or_else(|| env("AWS_DEFAULT_REGION"))
+        .unwrap_or_else(|| "us-east-1".to_owned())
+}
+
 /// `, Code: message` of an S3 error document; empty if the body is none.
 pub(crate) fn error_text(body: &[u8]) -> String {
     match (element(body, "Code"), element(body, "Message")) {
@@ -57,6 +67,7 @@ pub(crate) struct Probe<'a> {
     address: SocketAddr,
     access_key_id: String,
     signer: Signer,
+    region: String,
     args: &'a DoctorArgs,
 }
 
@@ -65,13 +76,15 @@ impl<'a> Probe<'a> {
         endpoint: &'a Endpoint,
         address: SocketAddr,
         credentials: Credentials,
+        region: &str,
         args: &'a DoctorArgs,
     ) -> Self {
         Self {
             endpoint,
             address,
             access_key_id: credentials.access_key_id.clone(),
-            signer: Signer::new(credentials, &args.region, "s3"),
+            signer: Signer::new(credentials, region, "s3"),
+            region: region.to_owned(),
             args,
         }
     }
@@ -260,7 +273,7 @@ impl<'a> Probe<'a> {
         );
         report.problem(
             CHECK,
-            format!("the server refuses the region {}{said}", self.args.region),
+            format!("the server refuses the region {}{said}", self.region),
             vec![fix],
         );
     }

@@ -40,11 +40,14 @@ pub(crate) struct Roots {
 }
 
 impl Roots {
-    /// Loads `--ca`, else `SSL_CERT_FILE`, else the system's bundle. No bundle at all is an empty store.
+    /// Loads `--ca`, else what `AWS_CA_BUNDLE` or `SSL_CERT_FILE` name for other clients, else the
+    /// system's bundle. No bundle at all is an empty store.
     pub(crate) fn load(given: Option<&Path>) -> Result<Self> {
         let path = match given {
             Some(path) => Some(path.to_owned()),
-            None => std::env::var_os("SSL_CERT_FILE")
+            None => ["AWS_CA_BUNDLE", "SSL_CERT_FILE"]
+                .iter()
+                .find_map(std::env::var_os)
                 .map(PathBuf::from)
                 .or_else(|| {
                     SYSTEM_BUNDLES

@@ -30,8 +30,8 @@ const STORE_POLICY: &str = "store";
 /// What a store may do: ask whether a key can be used, and lease epoch keys under it.
 const STORE_COMMANDS: [&str; 3] = ["KEY:STATUS", "EPOCH:GENERATE", "EPOCH:OPEN"];
 
-/// How the audit names what the server asks of itself when it begins.
-const SOURCE: &str = "first start";
+/// Where the audit says that those requests came from that a server makes to itself when it starts.
+const SOURCE: &str = "start";
 
 /// Memory for pages of the state's tree. It holds keys and identities, not data: 10,000 keys fit.
 const CACHE_BYTES: usize = 8 << 20;
@@ -178,9 +178,9 @@ fn root_identity(data: &DataFolder) -> Result<Identity> {
 }
 
 /// The identity of the store: the public key of its client certificate.
-fn store_identity(data: &DataFolder) -> Result<Identity> {
-    let path = data.store_identity().certificate;
-    let text = files::read_text(&path)?;
+fn store_identity(config: &Config) -> Result<Identity> {
+    let path = &config.store.kms.identity.certificate;
+    let text = files::read_text(path)?;
     let chain =
         CertificateInfo::parse_pem(text.as_bytes()).with_context(|| path.display().to_string())?;
     Ok(Identity::from_spki_sha256(chain[0].public_key_sha256))
@@ -191,7 +191,7 @@ async fn begin(core: &KmsCore, config: &Config, root: Identity) -> Result<()> {
     let caller = caller(root);
     let enclave = &config.store.kms.enclave;
     let scope = Scope::Enclave(enclave.clone());
-    let store = store_identity(&config.data)?;
+    let store = store_identity(config)?;
     match core.identity_info(&caller, &scope, &store).await {
         Ok(_) => return Ok(()),
         Err(Error::IdentityNotFound { .. } | Error::EnclaveNotFound { .. }) => {}

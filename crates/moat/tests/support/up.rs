@@ -29,6 +29,7 @@ pub struct Server {
     child: Child,
     /// What it printed up to then.
     pub said: String,
+    log: Option<std::thread::JoinHandle<std::io::Result<String>>>,
 }
 
 /// `moat up` on `data` with free ports and these further flags, not yet started.
@@ -70,12 +71,17 @@ impl Server {
                 break;
             }
         }
-        // Read on in the background, so that a talkative server is not held up by a full pipe.
-        let errors = child.stderr.take().unwrap();
-        std::thread::spawn(move || {
-            std::io::copy(&mut BufReader::new(errors), &mut std::io::sink())
+        // Read in the background, so that a talkative server is not held up by a full pipe.
+        let mut errors = child.stderr.take().unwrap();
+        let log = std::thread::spawn(move || {
+            let mut text = String::new();
+            errors.read_to_string(&mut text).map(|_| text)
         });
-        Self { child, said }
+        Self {
+            child,
+            said,
+            log: Some(log),
+        }
     }
 
     pub fn id(&self) -> u32 {
@@ -106,6 +112,13 @@ impl Server {
     /// Sends SIGTERM and waits for the end.
     pub fn terminate(self) -> ExitStatus {
         self.end(Signal::TERM)
+    }
+
+    /// Sends SIGTERM and returns what stands on standard error when it has ended.
+    pub fn log(mut self) -> String {
+        kill_process(Pid::from_child(&self.child), Signal::TERM).unwrap();
+        self.child.wait().unwrap();
+        self.log.take().unwrap().join().unwrap().unwrap()
     }
 
     /// Sends SIGINT and waits for the end.
