@@ -228,13 +228,14 @@ async fn measure(time: Duration, row: &str) {
     let mut targets = vec![("direct", &responder), ("proxied", &proxy)];
     targets.extend(other.as_ref().map(|nginx| ("nginx", nginx)));
     println!(
-        "{:<24}{:>8}{:>12}{:>14}{:>14}",
+        "{:<28}{:>8}{:>12}{:>14}{:>14}",
         "", "", "rate", "responder", "proxy"
     );
     for (name, size, put, connections) in [
         ("GET 4 KiB, 1 connection", 4096, false, 1),
         ("GET 4 KiB, 8 connections", 4096, false, 8),
         ("GET 4 KiB, 64 connections", 4096, false, 64),
+        ("GET 4 KiB, 1000 connections", 4096, false, 1000),
         ("PUT 4 KiB, 8 connections", 4096, true, 8),
         ("GET 64 MiB, 1 connection", LARGE, false, 1),
         ("GET 64 MiB, 8 connections", LARGE, false, 8),
@@ -267,16 +268,14 @@ async fn measure(time: Duration, row: &str) {
                 ]
             };
             println!(
-                "{name:<24}{through:>8}{:>12}{:>14}{:>14}",
+                "{name:<28}{through:>8}{:>12}{:>14}{:>14}",
                 figures[0], figures[1], figures[2]
             );
         }
     }
-    println!(
-        "memory: responder {} MiB, proxy {} MiB",
-        responder.rss_mib(),
-        proxy.rss_mib()
-    );
+    for (name, target) in &targets {
+        println!("memory {name:<8}{:>5} MiB", target.rss_mib());
+    }
 }
 
 /// Repeats one request on each connection for a while; returns how many were answered.

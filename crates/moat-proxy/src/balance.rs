@@ -3,6 +3,9 @@
 //! Ties go to the endpoint that finished a request longest ago, then to chance. A request counts
 //! until its answer's body has ended, so long downloads weigh. Choosing and counting are one step
 //! under one lock: of two requests that arrive together, the second sees the first.
+//!
+//! An endpoint that requests ejected, but no probe has found down, is chosen when no other is left:
+//! it may well be back, and asking it costs less than an error.
 
 use std::sync::{Mutex, MutexGuard, PoisonError};
 
@@ -27,19 +30,27 @@ pub struct Load {
     /// When its last request finished, as a count over all endpoints; 0: never.
     pub last_finished: u64,
     /// Whether it may be chosen.
-    pub usable: bool,
+    pub standing: Standing,
+}
+
+/// Whether an endpoint may be chosen.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord)]
+pub enum Standing {
+    /// Like any other.
+    #[default]
+    Up,
+    /// If there is no other.
+    Ejected,
+    /// Not.
+    Down,
 }
 
 impl Balancer {
-    /// `count` usable endpoints without load.
+    /// `count` endpoints that are up, without load.
     pub fn new(count: usize) -> Self {
-        let load = Load {
-            usable: true,
-            ..Load::default()
-        };
         Self {
             loads: Mutex::new(Loads {
-                endpoints: vec![load; count],
+                endpoints: vec![Load::default(); count],
                 finished: 0,
             }),
         }
@@ -49,7 +60,7 @@ impl Balancer {
         self.loads.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// Chooses a usable endpoint that is not in `tried` and counts a request on it. `None` if there is
+    /// Chooses an endpoint that is not in `tried` and counts a request on it. `None` if there is
     /// none. Each success must be answered by one [`Self::finish`].
     pub fn begin(&self, tried: &[usize], random: &dyn Random) -> Option<usize> {
         let mut loads = self.lock();
@@ -69,13 +80,14 @@ impl Balancer {
     }
 
     /// Lets `endpoint` be chosen or not. Requests that run on it are not touched.
-    pub fn set_usable(&self, endpoint: usize, usable: bool) {
-        self.lock().endpoints[endpoint].usable = usable;
+    pub fn set_standing(&self, endpoint: usize, standing: Standing) {
+        self.lock().endpoints[endpoint].standing = standing;
     }
 
-    /// Whether any endpoint may be chosen.
-    pub fn any_usable(&self) -> bool {
-        self.lock().endpoints.iter().any(|load| load.usable)
+    /// Whether any endpoint is up.
+    pub fn any_up(&self) -> bool {
+        let up = |load: &Load| load.standing == Standing::Up;
+        self.lock().endpoints.iter().any(up)
     }
 
     /// The present loads.
@@ -90,9 +102,9 @@ fn choose(loads: &[Load], tried: &[usize], random: &dyn Random) -> Option<usize>
         loads
             .iter()
             .enumerate()
-            .filter(|(index, load)| load.usable && !tried.contains(index))
+            .filter(|(index, load)| load.standing != Standing::Down && !tried.contains(index))
     };
-    let rank = |load: &Load| (load.in_flight, load.last_finished);
+    let rank = |load: &Load| (load.standing, load.in_flight, load.last_finished);
     let best = candidates().map(|(_, load)| rank(load)).min()?;
     let mut ties = candidates().filter(|(_, load)| rank(load) == best);
     let (first, _) = ties.next()?;
@@ -117,23 +129,37 @@ mod tests {
 
     use super::*;
 
-    fn load(in_flight: usize, last_finished: u64, usable: bool) -> Load {
+    const UP: Standing = Standing::Up;
+
+    fn load(in_flight: usize, last_finished: u64, standing: Standing) -> Load {
         Load {
             in_flight,
             last_finished,
-            usable,
+            standing,
         }
     }
 
     #[test]
+    fn ejected_endpoints_are_the_last_resort_and_down_ones_are_none() {
+        let loads = [
+            load(0, 0, Standing::Down),
+            load(0, 0, Standing::Ejected),
+            load(9, 9, UP),
+        ];
+        assert_eq!(choose(&loads, &[], &SystemRandom), Some(2));
+        assert_eq!(choose(&loads, &[2], &SystemRandom), Some(1));
+        assert_eq!(choose(&loads, &[1, 2], &SystemRandom), None);
+    }
+
+    #[test]
     fn a_less_loaded_endpoint_wins_even_if_it_finished_last() {
-        let loads = [load(2, 1, true), load(1, 9, true), load(3, 0, true)];
+        let loads = [load(2, 1, UP), load(1, 9, UP), load(3, 0, UP)];
         assert_eq!(choose(&loads, &[], &SystemRandom), Some(1));
     }
 
     #[test]
     fn equal_loads_go_to_the_one_that_finished_longest_ago() {
-        let loads = [load(1, 5, true), load(1, 3, true), load(1, 4, true)];
+        let loads = [load(1, 5, UP), load(1, 3, UP), load(1, 4, UP)];
         assert_eq!(choose(&loads, &[], &SystemRandom), Some(1));
         assert_eq!(choose(&loads, &[1], &SystemRandom), Some(2));
         assert_eq!(choose(&loads, &[0, 1, 2], &SystemRandom), None);
@@ -141,7 +167,7 @@ mod tests {
 
     #[test]
     fn complete_ties_reach_every_endpoint() {
-        let loads = [load(0, 0, true); 3];
+        let loads = [load(0, 0, UP); 3];
         let mut seen = [false; 3];
         for _ in 0..200 {
             seen[choose(&loads, &[], &SystemRandom).unwrap()] = true;
@@ -153,21 +179,22 @@ mod tests {
     enum Step {
         Begin,
         Finish(prop::sample::Index),
-        Usable(usize, bool),
+        Stand(usize, Standing),
     }
 
     fn steps() -> impl Strategy<Value = Vec<Step>> {
         let step = prop_oneof![
             3 => Just(Step::Begin),
             2 => any::<prop::sample::Index>().prop_map(Step::Finish),
-            1 => (0..5usize, any::<bool>()).prop_map(|(index, usable)| Step::Usable(index, usable)),
+            1 => (0..5usize, prop::sample::select(vec![UP, Standing::Ejected, Standing::Down]))
+                .prop_map(|(index, standing)| Step::Stand(index, standing)),
         ];
         prop::collection::vec(step, 0..200)
     }
 
     proptest! {
-        /// Whatever happens, the chosen endpoint is usable and none that is usable has fewer
-        /// requests in flight, and the counts are those of a naive model.
+        /// Whatever happens, no endpoint of the chosen one's standing has fewer requests in flight,
+        /// none of a better standing was left aside, and the counts are those of a naive model.
         #[test]
         fn the_chosen_endpoint_always_has_the_fewest_in_flight(steps in steps()) {
             let balancer = Balancer::new(5);
@@ -176,11 +203,12 @@ mod tests {
                 match step {
                     Step::Begin => {
                         let before = balancer.loads();
-                        let least = before.iter().filter(|l| l.usable).map(|l| l.in_flight).min();
+                        let may = before.iter().filter(|l| l.standing != Standing::Down);
+                        let least = may.map(|l| (l.standing, l.in_flight)).min();
                         match balancer.begin(&[], &SystemRandom) {
                             Some(chosen) => {
-                                prop_assert!(before[chosen].usable);
-                                prop_assert_eq!(Some(before[chosen].in_flight), least);
+                                let load = before[chosen];
+                                prop_assert_eq!(Some((load.standing, load.in_flight)), least);
                                 running.push(chosen);
                             }
                             None => prop_assert_eq!(least, None),
@@ -190,7 +218,7 @@ mod tests {
                         balancer.finish(running.swap_remove(index.index(running.len())));
                     }
                     Step::Finish(_) => {}
-                    Step::Usable(index, usable) => balancer.set_usable(index, usable),
+                    Step::Stand(index, standing) => balancer.set_standing(index, standing),
                 }
                 let loads = balancer.loads();
                 for (index, load) in loads.iter().enumerate() {

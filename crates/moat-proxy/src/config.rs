@@ -18,8 +18,9 @@ pub const CONTINUE_TIMEOUT: Duration = Duration::from_secs(1);
 /// Failures in a row of real requests after which an endpoint is set aside without waiting for the
 /// next probe. One may be a matter of that connection; three in a row, with no success between, are not.
 pub const EJECT_AFTER: u32 = 3;
-/// Endpoints that one request is tried on.
-pub const ATTEMPTS_MAX: usize = 3;
+/// How often one request is sent, where that is safe. In a rolling restart a read may meet a kept
+/// connection that was just closed, then an endpoint that just went, then one that just came.
+pub const ATTEMPTS_MAX: usize = 4;
 
 /// One S3 endpoint.
 #[derive(Clone, Debug)]

@@ -50,6 +50,7 @@ struct Attempts<'a> {
     body: Option<RequestBody>,
     hint: http_body::SizeHint,
     tried: Vec<usize>,
+    sends: usize,
     replayed: bool,
 }
 
@@ -61,6 +62,7 @@ impl<'a> Attempts<'a> {
             body: (!body.is_end_stream()).then(|| RequestBody::new(body)),
             hint,
             tried: Vec::new(),
+            sends: 0,
             replayed: false,
         }
     }
@@ -77,6 +79,7 @@ impl<'a> Attempts<'a> {
             };
             let endpoint = self.site.endpoint(&flight);
             endpoint.meters.requests.increment(1);
+            self.sends += 1;
             let request = self.request(head, &flight);
             let error = match self.site.client.send(&endpoint.endpoint, request).await {
                 Ok(response) => {
@@ -113,33 +116,33 @@ impl<'a> Attempts<'a> {
         request
     }
 
-    /// Whether another endpoint may be asked after `error`, given that none may act twice.
+    /// Whether the request may be sent once more after `error`, given that none may act on it twice.
     fn may_try_again(&mut self, method: &Method, error: &ClientError, failed: usize) -> bool {
-        if error.kind() == ClientErrorKind::Request {
-            return false;
-        }
-        // A body that nothing was taken of: whoever got the head can't have acted on it.
-        let body_kept = self.body.as_ref().is_some_and(RequestBody::is_untouched);
-        if error.nothing_sent() || (body_kept && error.kind() == ClientErrorKind::Closed) {
-            if error.reused() {
-                // The connection was stale, not the endpoint: it may be chosen again, once.
-                return self.body_is_whole() && !std::mem::replace(&mut self.replayed, true);
-            }
-            self.tried.push(failed);
-            return self.body_is_whole() && self.tried.len() < ATTEMPTS_MAX;
-        }
-        // The head was sent and the connection ended without an answer. On a kept connection that is
-        // nearly always the upstream's idle timeout; a new one may have died with the upstream.
-        let replayable = self.body.is_none()
-            && error.kind() == ClientErrorKind::Closed
-            && (method.is_safe() || (error.reused() && method.is_idempotent()));
-        if !replayable || std::mem::replace(&mut self.replayed, true) {
+        if error.kind() == ClientErrorKind::Request || self.sends >= ATTEMPTS_MAX {
             return false;
         }
         if !error.reused() {
+            // Of a kept connection the connection was stale, not the endpoint.
             self.tried.push(failed);
         }
-        true
+        if error.nothing_sent() {
+            return self.body_is_whole();
+        }
+        if error.kind() != ClientErrorKind::Closed {
+            return false;
+        }
+        match &self.body {
+            // Of a body that was not begun, whoever got the head can't have acted on it.
+            Some(body) => body.is_untouched(),
+            // A read does no harm twice. For other requests, a kept connection that ends without an
+            // answer is nearly always the upstream's idle timeout: worth one more try, not two.
+            None if method.is_safe() => true,
+            None => {
+                error.reused()
+                    && method.is_idempotent()
+                    && !std::mem::replace(&mut self.replayed, true)
+            }
+        }
     }
 
     fn body_is_whole(&self) -> bool {

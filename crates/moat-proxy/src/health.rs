@@ -13,13 +13,14 @@ use moat_types::Random;
 use tokio::task::JoinHandle;
 
 use crate::HealthConfig;
+use crate::balance::Standing;
 use crate::config::EJECT_AFTER;
 use crate::proxy::Site;
 
 /// What is known of one endpoint's health.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Health {
-    down: bool,
+    standing: Standing,
     /// Whether any probe has returned.
     probed: bool,
     /// Probes in a row that contradict the present state.
@@ -28,57 +29,58 @@ pub struct Health {
     failures: u32,
 }
 
-/// A change of state.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Change {
-    /// The endpoint may be chosen again.
-    Up,
-    /// The endpoint may not be chosen.
-    Down,
-}
-
 impl Health {
-    /// Whether the endpoint may be chosen.
-    pub const fn is_up(&self) -> bool {
-        !self.down
+    /// Whether the endpoint is up.
+    pub fn is_up(&self) -> bool {
+        self.standing == Standing::Up
     }
 
-    /// Takes the result of a probe.
-    pub fn probed(&mut self, good: bool, config: &HealthConfig) -> Option<Change> {
+    /// Takes the result of a probe. Returns the new standing if it changed.
+    pub fn probed(&mut self, good: bool, config: &HealthConfig) -> Option<Standing> {
         let first = !std::mem::replace(&mut self.probed, true);
-        if good == self.is_up() {
+        let (agrees, wanted) = match good {
+            true => (self.is_up(), Standing::Up),
+            false => (self.standing == Standing::Down, Standing::Down),
+        };
+        if agrees {
             self.against = 0;
             return None;
         }
         self.against += 1;
-        let needed = if good { config.rise } else { config.fall };
+        let needed = match (good, self.standing) {
+            (true, _) => config.rise,
+            // Requests have said the same before.
+            (false, Standing::Ejected) => 1,
+            (false, _) => config.fall,
+        };
         // The first probe decides at once: nothing speaks for the state that was assumed.
         if self.against >= needed || first {
-            self.turn(good)
+            self.turn(wanted)
         } else {
             None
         }
     }
 
-    /// Takes the result of a real request: whether it failed by the endpoint's fault.
-    pub fn served(&mut self, failed: bool) -> Option<Change> {
+    /// Takes the result of a real request: whether it failed by the endpoint's fault. Returns the new
+    /// standing if it changed.
+    pub fn served(&mut self, failed: bool) -> Option<Standing> {
         if !failed {
             self.failures = 0;
             return None;
         }
         self.failures += 1;
         if self.failures >= EJECT_AFTER && self.is_up() {
-            self.turn(false)
+            self.turn(Standing::Ejected)
         } else {
             None
         }
     }
 
-    fn turn(&mut self, up: bool) -> Option<Change> {
-        self.down = !up;
+    fn turn(&mut self, standing: Standing) -> Option<Standing> {
+        self.standing = standing;
         self.against = 0;
         self.failures = 0;
-        Some(if up { Change::Up } else { Change::Down })
+        Some(standing)
     }
 }
 
@@ -184,7 +186,7 @@ mod tests {
     fn the_first_probe_decides_at_once() {
         let mut health = Health::default();
         assert!(health.is_up());
-        assert_eq!(health.probed(false, &config()), Some(Change::Down));
+        assert_eq!(health.probed(false, &config()), Some(Standing::Down));
     }
 
     #[test]
@@ -194,9 +196,9 @@ mod tests {
         assert_eq!(health.probed(false, &config()), None);
         assert_eq!(health.probed(true, &config()), None);
         assert_eq!(health.probed(false, &config()), None);
-        assert_eq!(health.probed(false, &config()), Some(Change::Down));
+        assert_eq!(health.probed(false, &config()), Some(Standing::Down));
         assert_eq!(health.probed(true, &config()), None);
-        assert_eq!(health.probed(true, &config()), Some(Change::Up));
+        assert_eq!(health.probed(true, &config()), Some(Standing::Up));
     }
 
     #[test]
@@ -209,8 +211,20 @@ mod tests {
         for _ in 1..EJECT_AFTER {
             assert_eq!(health.served(true), None);
         }
-        assert_eq!(health.served(true), Some(Change::Down));
+        assert_eq!(health.served(true), Some(Standing::Ejected));
         assert_eq!(health.served(true), None);
+        assert_eq!(health.probed(true, &config()), Some(Standing::Up));
+    }
+
+    #[test]
+    fn a_probe_settles_what_requests_began() {
+        let mut health = Health::default();
+        assert_eq!(health.probed(true, &config()), None);
+        for _ in 1..EJECT_AFTER {
+            assert_eq!(health.served(true), None);
+        }
+        assert_eq!(health.served(true), Some(Standing::Ejected));
+        assert_eq!(health.probed(false, &config()), Some(Standing::Down));
     }
 
     #[test]

@@ -8,8 +8,8 @@ use hyper::body::Incoming;
 use moat_net::{Body, ClientConfig, ClientError, Endpoint, HttpClient, Peer, Service};
 use tokio::sync::Notify;
 
-use crate::balance::Balancer;
-use crate::health::{self, Change, Health, Probers};
+use crate::balance::{Balancer, Standing};
+use crate::health::{self, Health, Probers};
 use crate::observe::Meters;
 use crate::{Config, Error, exchange};
 
@@ -36,18 +36,24 @@ impl Proxy {
         })
     }
 
-    /// Whether at least one endpoint may be chosen: the proxy's own readiness.
+    /// Whether at least one endpoint is up: the proxy's own readiness.
     pub fn is_ready(&self) -> bool {
-        self.site.balancer.any_usable()
+        self.site.balancer.any_up()
     }
 
-    /// Each endpoint, whether it may be chosen, and its requests in flight.
+    /// Each endpoint, whether it is up, and its requests in flight.
     pub fn status(&self) -> Vec<(Endpoint, bool, usize)> {
         let loads = self.site.balancer.loads();
         let endpoints = self.site.endpoints.iter();
         endpoints
             .zip(loads)
-            .map(|(one, load)| (one.endpoint.clone(), load.usable, load.in_flight))
+            .map(|(one, load)| {
+                (
+                    one.endpoint.clone(),
+                    load.standing == Standing::Up,
+                    load.in_flight,
+                )
+            })
             .collect()
     }
 }
@@ -160,21 +166,26 @@ impl Site {
     }
 
     /// Called with the endpoint's health locked, so that changes take effect in their order.
-    fn apply(&self, index: usize, change: Option<Change>, reason: Option<&str>) {
-        let Some(change) = change else {
+    fn apply(&self, index: usize, change: Option<Standing>, reason: Option<&str>) {
+        let Some(standing) = change else {
             return;
         };
         let state = &self.endpoints[index];
         let endpoint = &state.endpoint;
-        self.balancer.set_usable(index, change == Change::Up);
-        match change {
-            Change::Up => {
+        self.balancer.set_standing(index, standing);
+        match standing {
+            Standing::Up => {
                 state.meters.up.set(1.0);
                 tracing::info!(%endpoint, "endpoint is up");
             }
-            Change::Down => {
+            Standing::Ejected => {
                 state.meters.up.set(0.0);
                 state.ejected.notify_one();
+                tracing::warn!(%endpoint, reason, "endpoint fails requests and is set aside");
+            }
+            Standing::Down => {
+                state.meters.up.set(0.0);
+                self.client.close_idle(endpoint);
                 tracing::warn!(%endpoint, reason, "endpoint is down");
             }
         }

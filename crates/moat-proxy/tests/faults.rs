@@ -7,6 +7,7 @@ mod support;
 
 use std::collections::HashMap;
 use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering::Relaxed};
 use std::time::Duration;
 
 use bytes::Bytes;
@@ -316,6 +317,45 @@ async fn clients_that_break_off_their_uploads_eject_nobody() {
         let _ = soon(stream.read_to_end(&mut answer)).await;
     }
     assert!(front.proxy.is_ready());
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_rolling_restart_of_the_upstreams_is_not_noticed() {
+    let handler = |request: Request<Incoming>| async move {
+        Response::new(Body::full(request.uri().path().to_owned().repeat(100)))
+    };
+    let start = |addr| Server::start(addr, None, Arc::new(support::Handler(handler)));
+    let mut upstreams = [start(any_port()), start(any_port()), start(any_port())];
+    let front = Front::to(&upstreams.iter().collect::<Vec<_>>());
+    let stop = Arc::new(AtomicBool::new(false));
+    let clients: Vec<_> = (0..8)
+        .map(|_| {
+            let (client, endpoint) = (client(None), front.plain_endpoint());
+            let stop = Arc::clone(&stop);
+            tokio::spawn(async move {
+                let mut answered = 0;
+                while !stop.load(Relaxed) {
+                    let path = format!("/b/{answered}");
+                    let response = client.send(&endpoint, get(&path)).await.unwrap();
+                    assert_eq!(response.status(), 200);
+                    assert_eq!(text(response).await, path.repeat(100));
+                    answered += 1;
+                }
+                answered
+            })
+        })
+        .collect();
+    for round in 0..6 {
+        let upstream = &mut upstreams[round % 3];
+        upstream.drain.start(Duration::from_secs(30));
+        soon(&mut upstream.task).await.unwrap();
+        *upstream = start(upstream.addr);
+        front.until_up(&[true; 3]).await;
+    }
+    stop.store(true, Relaxed);
+    for one in clients {
+        assert!(soon(one).await.unwrap() > 0);
+    }
 }
 
 #[tokio::test]

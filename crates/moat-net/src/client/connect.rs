@@ -2,9 +2,11 @@
 
 use std::io;
 use std::net::{IpAddr, SocketAddr};
+use std::time::Duration;
 
 use hyper::client::conn::http1;
 use hyper_util::rt::TokioIo;
+use rustix::net::sockopt;
 use tokio::net::TcpStream;
 use tokio_rustls::TlsConnector;
 
@@ -17,6 +19,14 @@ use crate::tls::TlsReader;
 const HEADERS_MAX: usize = 256;
 /// What hyper may hold of unread or unsent bytes; also how much it asks of a read.
 const BUFFER_BYTES: usize = 256 * 1024;
+
+/// An upstream that works for minutes on a request is fine; one whose machine is gone is not, and
+/// only the kernel can tell the two apart: after this silence it asks, and after three unanswered
+/// questions, some 30 s in all, the connection ends. (`TCP_USER_TIMEOUT` would cover sent bytes as
+/// well, but also ends connections to an upstream that is alive and only pauses reading an upload.)
+const PROBE_AFTER: Duration = Duration::from_secs(15);
+const PROBE_EVERY: Duration = Duration::from_secs(5);
+const PROBES_MAX: u32 = 3;
 
 /// A stream to an upstream.
 pub(super) trait Stream:
@@ -69,14 +79,23 @@ async fn dial(endpoint: &Endpoint) -> io::Result<TcpStream> {
     for address in lookup(endpoint).await? {
         match TcpStream::connect(address).await {
             Ok(stream) => {
-                // Requests are written whole, so Nagle's wait for more would only delay them.
-                let _ = stream.set_nodelay(true);
+                set_options(&stream);
                 return Ok(stream);
             }
             Err(error) => last = error,
         }
     }
     Err(last)
+}
+
+/// What the kernel refuses of these is done without.
+fn set_options(stream: &TcpStream) {
+    // Requests are written whole, so Nagle's wait for more would only delay them.
+    let _ = stream.set_nodelay(true);
+    let _ = sockopt::set_socket_keepalive(stream, true);
+    let _ = sockopt::set_tcp_keepidle(stream, PROBE_AFTER);
+    let _ = sockopt::set_tcp_keepintvl(stream, PROBE_EVERY);
+    let _ = sockopt::set_tcp_keepcnt(stream, PROBES_MAX);
 }
 
 async fn lookup(endpoint: &Endpoint) -> io::Result<Vec<SocketAddr>> {

@@ -122,9 +122,10 @@ impl HttpClient {
         }
     }
 
-    /// Closes all unused connections.
-    pub fn close_idle(&self) {
-        self.0.pools.clear();
+    /// Closes the unused connections to `endpoint`: for an endpoint that went away, and may come back
+    /// knowing nothing of them.
+    pub fn close_idle(&self, endpoint: &Endpoint) {
+        self.0.pools.clear(endpoint);
     }
 
     async fn exchange(

@@ -60,8 +60,8 @@ impl Pools {
         }
     }
 
-    pub(super) fn clear(&self) {
-        let closed = std::mem::take(&mut *self.lock());
+    pub(super) fn clear(&self, endpoint: &Endpoint) {
+        let closed = waiting(&mut self.lock(), endpoint).map(std::mem::take);
         drop(closed);
     }
 
