@@ -37,21 +37,22 @@ impl Protection {
                 SseRequest::Kms {
                     key_id, context, ..
                 },
-                _,
+                rule,
             ) => {
                 let context = context.map(|context| context.header.into_bytes());
+                let key_id = match (key_id, rule) {
+                    // S3A repeats the algorithm of a HEAD answer that hides the key id: what it
+                    // means is the key that the object had, which is the bucket's.
+                    (None, Some(DefaultEncryption::Kms { named, .. })) => rule_key(named)?,
+                    (named, _) => named,
+                };
                 Ok(Self::kms(key_id, context.unwrap_or_default(), settings))
             }
             (SseRequest::S3, _) | (SseRequest::None, Some(DefaultEncryption::S3)) => {
                 Ok(Self::s3(settings))
             }
             (SseRequest::None, Some(DefaultEncryption::Kms { named, .. })) => {
-                let key_id = if named.is_empty() {
-                    None
-                } else {
-                    Some(KmsKeyId::parse(named)?)
-                };
-                Ok(Self::kms(key_id, Vec::new(), settings))
+                Ok(Self::kms(rule_key(named)?, Vec::new(), settings))
             }
             (SseRequest::None, None) if settings.auto_encryption => {
                 Ok(Self::kms(None, Vec::new(), settings))
@@ -100,6 +101,15 @@ impl Protection {
                 ..
             }
         )
+    }
+}
+
+/// The key that a bucket's rule names; `None` for the store's default key.
+fn rule_key(named: &str) -> Result<Option<KmsKeyId>> {
+    if named.is_empty() {
+        Ok(None)
+    } else {
+        Ok(Some(KmsKeyId::parse(named)?))
     }
 }
 
@@ -332,4 +342,65 @@ fn wrong_customer_key() -> Error {
         "Access Denied. The customer-provided encryption key is not the one that the object was \
          encrypted with.",
     )
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn decided(asked: SseRequest, rule: Option<DefaultEncryption>, auto: bool) -> (String, bool) {
+        let settings = Settings {
+            default_key: KeyName::parse("default").unwrap(),
+            auto_encryption: auto,
+            region: String::new(),
+            domains: Vec::new(),
+        };
+        let bucket = BucketRow {
+            created: moat_types::UnixMillis(0),
+            deleting: false,
+            encryption: rule,
+            region: String::new(),
+        };
+        match Protection::decide(asked, &bucket, &settings).unwrap() {
+            Protection::Epoch { scheme, key, .. } => (
+                key.as_str().to_owned(),
+                matches!(scheme, Scheme::Kms { .. }),
+            ),
+            Protection::Customer(_) => panic!("not asked for"),
+        }
+    }
+
+    #[test]
+    fn the_request_wins_over_the_rule_and_the_rule_over_the_store() {
+        let rule = |named: &str| {
+            Some(DefaultEncryption::Kms {
+                named: named.into(),
+                bucket_key: false,
+            })
+        };
+        let kms = |named: Option<&str>| SseRequest::Kms {
+            key_id: named.map(|named| KmsKeyId::parse(named).unwrap()),
+            context: None,
+            bucket_key_enabled: None,
+        };
+        let key = |name: &str, kms: bool| (name.to_owned(), kms);
+        assert_eq!(
+            decided(SseRequest::None, None, false),
+            key("default", false)
+        );
+        assert_eq!(decided(SseRequest::None, None, true), key("default", true));
+        assert_eq!(decided(SseRequest::None, rule("b"), false), key("b", true));
+        assert_eq!(
+            decided(SseRequest::None, rule(""), false),
+            key("default", true)
+        );
+        assert_eq!(
+            decided(SseRequest::S3, rule("b"), true),
+            key("default", false)
+        );
+        assert_eq!(decided(kms(Some("a")), rule("b"), false), key("a", true));
+        assert_eq!(decided(kms(None), None, false), key("default", true));
+        // Spark 3 over plain HTTP: the algorithm without the key means the bucket's key.
+        assert_eq!(decided(kms(None), rule("b"), false), key("b", true));
+    }
 }
