@@ -173,7 +173,10 @@ impl Writer {
                 self.note_line(format!("{lost} lines before this one could not be written")),
             );
         }
-        let due = self.unsigned + lines.len() as u64 >= self.config.checkpoint_lines;
+        // Under a steady stream of lines no wait ever times out, so time is looked at here as well.
+        let due = self.unsigned + lines.len() as u64 >= self.config.checkpoint_lines
+            || is_past(self.unsigned_since, self.config.checkpoint_interval);
+        let sync = sync || is_past(self.unsynced_since, SYNC_INTERVAL);
         self.write(lines, due, sync)?;
         self.lost -= lost;
         self.rotate_if_large();
@@ -302,12 +305,11 @@ impl Writer {
 
     /// Does what time asks for: a sync, a checkpoint.
     fn tend(&mut self) {
-        let due = |since: Option<Instant>, interval| since.is_some_and(|s| s.elapsed() >= interval);
-        let result = if due(self.unsigned_since, self.config.checkpoint_interval) {
+        let result = if is_past(self.unsigned_since, self.config.checkpoint_interval) {
             // Tried again after a whole interval if it fails.
             self.unsigned_since = Some(Instant::now());
             self.write(Vec::new(), true, true)
-        } else if due(self.unsynced_since, SYNC_INTERVAL) {
+        } else if is_past(self.unsynced_since, SYNC_INTERVAL) {
             self.sync()
         } else {
             Ok(())
@@ -328,4 +330,8 @@ impl Writer {
         line.note = Some(text);
         line
     }
+}
+
+fn is_past(since: Option<Instant>, interval: Duration) -> bool {
+    since.is_some_and(|since| since.elapsed() >= interval)
 }
