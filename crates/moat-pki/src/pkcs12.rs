@@ -15,9 +15,11 @@ use crate::{Error, KeyEntry, Keystore, TrustedEntry};
 
 const FORMAT: &str = "PKCS#12";
 
-/// Rounds of PBKDF2, Java's own default. A password of a keystore file is a formality where the
-/// file mode protects it; a high figure would only slow every JVM's start.
-const ITERATIONS: u32 = 10_000;
+/// Rounds of key derivation for a file with private keys: Java's own default.
+const ITERATIONS_KEYS: u32 = 10_000;
+/// For a truststore, the least that RFC 8018 recommends: its contents are public, and every JVM
+/// that reads it pays for each round when it starts.
+const ITERATIONS_TRUST: u32 = 1_000;
 
 /// Writes a keystore.
 ///
@@ -41,9 +43,14 @@ pub fn write(keystore: &Keystore, password: &SecretString) -> Result<Vec<u8>, Er
         let chain = PrivateKeyChain::new(id, key, chain);
         out.add_entry(&entry.alias, KeyStoreEntry::PrivateKeyChain(chain));
     }
+    let iterations = if keystore.keys.is_empty() {
+        ITERATIONS_TRUST
+    } else {
+        ITERATIONS_KEYS
+    };
     out.writer(password.expose())
-        .encryption_iterations(ITERATIONS)
-        .mac_iterations(ITERATIONS)
+        .encryption_iterations(iterations)
+        .mac_iterations(iterations)
         .write()
         .map_err(malformed)
 }

@@ -40,16 +40,28 @@ const SECRET_BYTES_MAX: u64 = 64 * 1024;
 
 /// Puts `bytes` at `path`, replacing what is there. Durable when it returns.
 pub(crate) fn write(path: &Path, bytes: &[u8], access: Access) -> Result<()> {
-    let folder = folder_of(path);
+    place(path, bytes, access)?;
+    sync_folder(folder_of(path))
+}
+
+/// The same, but durable only once the folder is synced with [`sync_folder`]: for several files at
+/// once. Until then a power cut may leave the old file, though never a part of the new one.
+pub(crate) fn place(path: &Path, bytes: &[u8], access: Access) -> Result<()> {
     let temporary = temporary_name(path)?;
-    let written = write_synced(&temporary, bytes, access)
-        .and_then(|()| std::fs::rename(&temporary, path))
-        .and_then(|()| sync_folder(folder));
+    let written =
+        write_synced(&temporary, bytes, access).and_then(|()| std::fs::rename(&temporary, path));
     if written.is_err() {
         // The temporary file may not exist; the error that matters is the first one.
         let _ = std::fs::remove_file(&temporary);
     }
     written.with_context(|| format!("can't write {}", path.display()))
+}
+
+/// Makes the names in a folder durable.
+pub(crate) fn sync_folder(path: &Path) -> Result<()> {
+    File::open(path)
+        .and_then(|folder| folder.sync_all())
+        .with_context(|| format!("can't sync the folder {}", path.display()))
 }
 
 /// Makes a folder, and its parents as needed. An existing folder keeps its mode.
@@ -65,8 +77,8 @@ pub(crate) fn make_folder(path: &Path, access: Access) -> Result<()> {
         .mode(access.folder_mode())
         .create(path)
         .and_then(|()| std::fs::set_permissions(path, mode))
-        .and_then(|()| sync_folder(folder_of(path)))
-        .with_context(|| format!("can't make the folder {}", path.display()))
+        .with_context(|| format!("can't make the folder {}", path.display()))?;
+    sync_folder(folder_of(path))
 }
 
 /// Reads a small text that must not be readable by others.
@@ -107,10 +119,6 @@ fn write_synced(path: &Path, bytes: &[u8], access: Access) -> std::io::Result<()
     // Set afterwards as well, because the mode given to open is narrowed by the umask.
     file.set_permissions(std::fs::Permissions::from_mode(access.file_mode()))?;
     file.sync_all()
-}
-
-fn sync_folder(path: &Path) -> std::io::Result<()> {
-    File::open(path)?.sync_all()
 }
 
 fn folder_of(path: &Path) -> &Path {

@@ -163,6 +163,9 @@ pub(crate) fn refresh_certificates(
         issue_store_identity(data, ca, world)?;
         notes.push(format!("new client certificate for the store: {reason}"));
     }
+    if !notes.is_empty() {
+        sync(data)?;
+    }
     Ok(notes)
 }
 
@@ -174,10 +177,22 @@ pub(crate) fn load_ca(data: &DataFolder) -> Result<CertificateAuthority> {
     CertificateAuthority::from_pem(&certificate, &key).with_context(|| path.display().to_string())
 }
 
+/// The folders that hold secrets or state.
+const PRIVATE: [&str; 5] = ["ca", "tls", "identity", "kms", "store"];
+
+/// Makes durable what was placed in the folders.
+fn sync(data: &DataFolder) -> Result<()> {
+    for name in PRIVATE {
+        files::sync_folder(&data.root().join(name))?;
+    }
+    files::sync_folder(&data.trust())?;
+    files::sync_folder(data.root())
+}
+
 fn make_folders(data: &DataFolder) -> Result<()> {
     files::make_folder(data.root(), Access::Public)?;
     files::make_folder(&data.trust(), Access::Public)?;
-    for name in ["ca", "tls", "identity", "kms", "store"] {
+    for name in PRIVATE {
         files::make_folder(&data.root().join(name), Access::Private)?;
     }
     Ok(())
@@ -208,6 +223,7 @@ fn fill(config: &Config, world: World<'_>) -> Result<()> {
     make_root_api_key(data, world)?;
     make_hsm_key(config, world)?;
     make_root_credentials(config, world)?;
+    sync(data)?;
     files::write(&data.layout(), LAYOUT.as_bytes(), Access::Public)
 }
 
@@ -225,12 +241,12 @@ fn make_ca(data: &DataFolder, world: World<'_>) -> Result<CertificateAuthority> 
     };
     let ca = CertificateAuthority::create(&request, world.clock, world.random)?;
     // The key first: a certificate whose key is missing could never be finished.
-    files::write(
+    files::place(
         &data.ca_key(),
         ca.key().to_pem().expose().as_bytes(),
         Access::Private,
     )?;
-    files::write(
+    files::place(
         &data.ca_certificate(),
         ca.certificate_pem().as_bytes(),
         Access::Public,
@@ -244,13 +260,13 @@ fn make_truststores(data: &DataFolder, ca: &CertificateAuthority, world: World<'
     let store = Keystore::truststore("moat-ca", ca.certificate());
     let p12 = pkcs12::write(&store, &password)?;
     let jks = jks::write(&store, &password, world.clock, world.random)?;
-    files::write(
+    files::place(
         &trust.join("ca.pem"),
         ca.certificate_pem().as_bytes(),
         Access::Public,
     )?;
-    files::write(&trust.join("truststore.p12"), &p12, Access::Public)?;
-    files::write(&trust.join("truststore.jks"), &jks, Access::Public)
+    files::place(&trust.join("truststore.p12"), &p12, Access::Public)?;
+    files::place(&trust.join("truststore.jks"), &jks, Access::Public)
 }
 
 fn issue_server(
@@ -303,7 +319,7 @@ fn issue(
             .with_context(|| files.private_key.display().to_string())?
     } else {
         let key = PrivateKey::generate(KeyAlgorithm::EcdsaP256)?;
-        files::write(
+        files::place(
             &files.private_key,
             key.to_pem().expose().as_bytes(),
             Access::Private,
@@ -311,7 +327,7 @@ fn issue(
         key
     };
     let issued = ca.issue(request, &key, world.clock, world.random)?;
-    files::write(
+    files::place(
         &files.certificate,
         issued.chain_pem().as_bytes(),
         Access::Public,
@@ -402,7 +418,7 @@ fn make_root_api_key(data: &DataFolder, world: World<'_>) -> Result<()> {
     }
     let key = ApiKey::generate(world.random).to_text();
     let text = SecretString::new(format!("{}\n", key.expose()));
-    files::write(&path, text.expose().as_bytes(), Access::Private)
+    files::place(&path, text.expose().as_bytes(), Access::Private)
 }
 
 /// Makes the HSM key unless the environment or another file gives one.
@@ -423,7 +439,7 @@ fn make_hsm_key(config: &Config, world: World<'_>) -> Result<()> {
         "{}\n",
         HsmKey::generate(world.random).to_text().expose()
     ));
-    files::write(&path, text.expose().as_bytes(), Access::Private)
+    files::place(&path, text.expose().as_bytes(), Access::Private)
 }
 
 /// The HSM key that the environment gives, ours first, then MinKMS's name.
@@ -442,7 +458,7 @@ fn make_root_credentials(config: &Config, world: World<'_>) -> Result<()> {
         return Ok(());
     }
     let made = Credentials::generate(world.random).to_file();
-    files::write(&path, made.expose().as_bytes(), Access::Private)
+    files::place(&path, made.expose().as_bytes(), Access::Private)
 }
 
 fn check_clock(data: &DataFolder, ca: &CertificateAuthority, world: World<'_>) -> Result<()> {

@@ -91,8 +91,8 @@ fn upstream(endpoint: &Endpoint) -> Result<Upstream> {
     })
 }
 
-/// Trust in the CA that was given, or our own if there is one, and in those of the system: stores
-/// of others are fronted too.
+/// Trust in the CA that was given, or our own if there is one, and for stores that were named in
+/// those of the system: stores of others are fronted too.
 fn client_tls(
     config: &ProxyConfig,
     data: &DataFolder,
@@ -103,7 +103,8 @@ fn client_tls(
     }
     let own = || Some(data.ca_certificate()).filter(|path| path.exists());
     let roots = Roots {
-        system: true,
+        // Our own store needs none of them, and reading them takes a part of the start.
+        system: !config.upstreams.is_empty(),
         files: config
             .upstream_ca
             .clone()
