@@ -127,7 +127,7 @@ impl Row {
                 Unit::Bytes(BIG_BYTES as u64)
             }
             Self::PutMiddle | Self::GetMiddle => Unit::Bytes(MIDDLE_BYTES as u64),
-            Self::ListTree => Unit::Keys(PAGE_KEYS as u64),
+            Self::ListTree => Unit::Keys(TREE_KEYS as u64),
             _ => Unit::Operation,
         }
     }

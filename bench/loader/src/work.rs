@@ -5,9 +5,9 @@ use http::Method;
 
 use crate::content::{BIG_BYTES, MIDDLE_BYTES, RANGE_BYTES, SMALL_BYTES, content};
 use crate::request::{Body, Request, Signed, Target};
-use crate::rows::{self, FOLDER_KEYS, PAGE_KEYS, Row, Unit};
+use crate::rows::{self, FOLDER_KEYS, PAGE_KEYS, Row, TREE_KEYS, Unit};
 use crate::spark::Job;
-use crate::wire::{Answer, Connection, Keep};
+use crate::wire::{Connection, Keep};
 
 /// Requests that a read row signs before the clock starts, for each connection.
 const CYCLE_REQUESTS: usize = 128;
@@ -23,8 +23,8 @@ pub(crate) enum Work {
         prefix: String,
         next: usize,
     },
-    /// One LIST after the other, from page to page.
-    Walk { token: Option<String> },
+    /// The whole tree, page by page, again and again.
+    Walk,
     /// One Spark job after the other.
     Jobs { prefix: String, next: usize },
 }
@@ -47,7 +47,7 @@ impl Work {
                 prefix,
                 next: 0,
             },
-            Row::ListTree => Self::Walk { token: None },
+            Row::ListTree => Self::Walk,
             Row::Spark => Self::Jobs { prefix, next: 0 },
             Row::GetSmall
             | Row::HeadFound
@@ -85,11 +85,7 @@ impl Work {
                 *next += 1;
                 target.sign(request)?.send(connection, Keep::Count).await?;
             }
-            Self::Walk { token } => {
-                let request = target.sign(page(token.as_deref()))?;
-                let answer = request.send(connection, Keep::All).await?;
-                *token = next_token(&answer)?;
-            }
+            Self::Walk => walk(target, connection).await?,
             Self::Jobs { prefix, next } => {
                 let job = Job::new(target.bucket(), prefix, *next);
                 *next += 1;
@@ -172,18 +168,30 @@ fn page(token: Option<&str>) -> Request {
     ))
 }
 
+/// Lists the whole tree and counts. A server may end with an empty page.
+async fn walk(target: &Target, connection: &mut Connection) -> Result<()> {
+    let (mut token, mut keys) = (None, 0);
+    loop {
+        let request = target.sign(page(token.as_deref()))?;
+        let answer = request.send(connection, Keep::All).await?;
+        let text = std::str::from_utf8(&answer.body).context("a page is not text")?;
+        let on_page = text.matches("<Key>").count();
+        keys += on_page;
+        ensure!(on_page <= PAGE_KEYS, "a page of {on_page} keys");
+        token = next_token(text)?;
+        if token.is_none() {
+            ensure!(keys == TREE_KEYS, "{keys} keys instead of {TREE_KEYS}");
+            return Ok(());
+        }
+    }
+}
+
 /// The token of the next page; none behind the last one.
-fn next_token(answer: &Answer) -> Result<Option<String>> {
-    let text = std::str::from_utf8(&answer.body).context("a page is not text")?;
-    let keys = text.matches("<Key>").count();
-    ensure!(
-        keys == PAGE_KEYS,
-        "a page of {keys} keys instead of {PAGE_KEYS}"
-    );
-    if text.contains("<IsTruncated>false</IsTruncated>") {
+fn next_token(page: &str) -> Result<Option<String>> {
+    if page.contains("<IsTruncated>false</IsTruncated>") {
         return Ok(None);
     }
-    let token = text
+    let token = page
         .split_once("<NextContinuationToken>")
         .and_then(|(_, rest)| rest.split_once("</NextContinuationToken>"))
         .context("a cut page without a token")?;
@@ -194,30 +202,17 @@ fn next_token(answer: &Answer) -> Result<Option<String>> {
 mod tests {
     use super::*;
 
-    fn check(body: String, expected: Option<Option<&str>>) {
-        let answer = Answer {
-            status: 200,
-            body_bytes: 0,
-            head: Vec::new(),
-            body: body.into_bytes(),
-        };
-        let got = next_token(&answer).ok();
+    fn check(page: &str, expected: Option<Option<&str>>) {
+        let got = next_token(page).ok();
         assert_eq!(got.as_ref().map(Option::as_deref), expected);
     }
 
     #[test]
-    fn tokens_are_taken_from_full_pages_only() {
-        let keys = "<Key>k</Key>".repeat(PAGE_KEYS);
+    fn a_cut_page_must_have_a_token() {
         let more = "<IsTruncated>true</IsTruncated>";
-        check(
-            format!("{keys}{more}<NextContinuationToken>a&amp;b=</NextContinuationToken>"),
-            Some(Some("a&b=")),
-        );
-        check(
-            format!("{keys}<IsTruncated>false</IsTruncated>"),
-            Some(None),
-        );
-        check(format!("{keys}{more}"), None);
-        check("<Key>k</Key>".to_owned(), None);
+        let token = "<NextContinuationToken>a&amp;b=</NextContinuationToken>";
+        check(&format!("{more}{token}"), Some(Some("a&b=")));
+        check("<IsTruncated>false</IsTruncated>", Some(None));
+        check(more, None);
     }
 }
