@@ -52,7 +52,7 @@ def main() -> int:
     except KeyboardInterrupt:
         print("\ninterrupted: ending everything that was started", file=sys.stderr)
         return 130
-    except (DemoFailure, ProcessError, RowFailure, tools.ToolError) as error:
+    except (DemoFailure, ProcessError, RowFailure, tools.ToolError, OSError) as error:
         print(f"\nmake demo FAILED: {error}", file=sys.stderr)
         return 1
     finally:

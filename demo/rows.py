@@ -42,9 +42,10 @@ class Row:
 
 def measure(row: Row, stack, work: Callable[[], None]) -> None:
     """Runs a row's work and notes what it cost; a failure is noted too, and does not stop the demo."""
-    requests, audit = stack.requests_served(), len(stack.audit())
     started = time.monotonic()
     try:
+        requests, audit = stack.requests_served(), len(stack.audit())
+        started = time.monotonic()
         work()
         row.seconds = time.monotonic() - started
         row.requests = stack.requests_served() - requests

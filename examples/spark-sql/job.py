@@ -19,6 +19,7 @@ import inspect
 import json
 import sys
 import time
+import zlib
 from pathlib import Path
 
 from pyspark.sql import DataFrame, SparkSession
@@ -27,7 +28,6 @@ from pyspark.sql import functions as F
 import tpch
 
 TABLES = ("region", "nation", "supplier", "customer", "part", "orders", "lineitem")
-WAREHOUSE_DATABASE = "demo"
 WAREHOUSE_TABLE = "revenue"
 
 
@@ -145,8 +145,10 @@ def write_everything(spark: SparkSession, base: str, local: Path, steps: Steps) 
 
 
 def save_as_table(spark: SparkSession, base: str) -> None:
-    spark.sql(f"create database if not exists {WAREHOUSE_DATABASE} location '{base}/warehouse'")
-    name = f"{WAREHOUSE_DATABASE}.{WAREHOUSE_TABLE}"
+    # One database for each place, since a session may write to several.
+    database = f"demo_{zlib.crc32(base.encode()):08x}"
+    spark.sql(f"create database if not exists {database} location '{base}/warehouse'")
+    name = f"{database}.{WAREHOUSE_TABLE}"
     register(read_store(spark, base))
     rows = "select o_custkey, o_orderpriority, sum(o_totalprice) as revenue from orders where {} group by 1, 2"
     spark.sql(rows.format("o_orderpriority < '3'")).write.mode("overwrite").format("parquet").saveAsTable(name)
