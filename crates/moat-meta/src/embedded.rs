@@ -66,7 +66,7 @@ impl Default for Options {
     fn default() -> Self {
         Self {
             cache_bytes: 32 << 20,
-            log_bytes: 12 << 20,
+            log_bytes: 8 << 20,
             random: Arc::new(SystemRandom),
         }
     }
@@ -192,7 +192,9 @@ impl MetaStore for Embedded {
 
     async fn commit(&self, checks: Vec<Check>, writes: Vec<Write>) -> Result<Outcome, Error> {
         check_limits(&writes)?;
-        let kibs = (log_bytes(&writes) >> 10).clamp(1, QUEUE_KIBS) as u32;
+        let expected = checks.iter().filter_map(|check| check.expected.as_ref());
+        let bytes = log_bytes(&writes) + expected.map(Bytes::len).sum::<usize>();
+        let kibs = (bytes >> 10).clamp(1, QUEUE_KIBS) as u32;
         let room = self.room.clone();
         let room = room.acquire_many_owned(kibs).await;
         let queue = self.queue.as_ref().expect("closed only by drop");

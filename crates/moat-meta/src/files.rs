@@ -84,13 +84,9 @@ impl Folder {
     }
 
     fn open_and_lock(path: &Path) -> Result<Option<Self>, io::Error> {
-        if !path.is_dir() {
-            DirBuilder::new()
-                .recursive(true)
-                .mode(FOLDER_MODE)
-                .create(path)?;
-        }
+        make_folders(path)?;
         let path = path.canonicalize()?;
+        // It may be there without being durable: made by a process that died.
         if let Some(parent) = path.parent() {
             File::open(parent)?.sync_all()?;
         }
@@ -111,6 +107,23 @@ impl Folder {
             _lock: lock,
         }))
     }
+}
+
+/// Makes a folder and those above it that are missing, each durable in its parent.
+fn make_folders(path: &Path) -> io::Result<()> {
+    if path.is_dir() {
+        return Ok(());
+    }
+    let parent = match path.parent() {
+        Some(parent) if !parent.as_os_str().is_empty() => parent,
+        _ => Path::new("."),
+    };
+    make_folders(parent)?;
+    match DirBuilder::new().mode(FOLDER_MODE).create(path) {
+        Err(error) if error.kind() == ErrorKind::AlreadyExists => {}
+        other => other?,
+    }
+    File::open(parent)?.sync_all()
 }
 
 impl Files for Folder {

@@ -56,7 +56,16 @@ impl Committer {
     /// Works until the queue is closed and empty.
     pub(super) fn run(mut self, mut queue: mpsc::Receiver<Request>) {
         let mut taken = Vec::with_capacity(BATCH_COMMITS);
-        while queue.blocking_recv_many(&mut taken, BATCH_COMMITS) > 0 {
+        while let Some(first) = queue.blocking_recv() {
+            taken.push(first);
+            // Those who were answered with the last batch are about to commit again: where all
+            // cores are busy, they get to it now, and share this sync instead of the next one.
+            std::thread::yield_now();
+            while taken.len() < BATCH_COMMITS
+                && let Ok(further) = queue.try_recv()
+            {
+                taken.push(further);
+            }
             let mut requests = taken.drain(..);
             while !requests.as_slice().is_empty() {
                 self.commit(&mut requests);
