@@ -12,8 +12,10 @@
 //! Threads: reads that the page cache holds are answered on the caller's thread, because a hop to
 //! another thread costs more than the copy; the kernel tells (`RWF_NOWAIT`, `RESOLVE_CACHED`)
 //! when it would have to wait for the disk, and only then the work moves to a blocking thread.
-//! Writes always go to blocking threads, in runs of about a megabyte.
+//! Writes always go to blocking threads, in runs of about a megabyte; a
+//! large blob is on its way to the disk before the last of it has come in.
 
+mod early_sync;
 mod folders;
 mod group_sync;
 mod part;

@@ -3,7 +3,7 @@
 use std::collections::HashMap;
 use std::fs::{DirBuilder, File};
 use std::io::{self, ErrorKind};
-use std::os::unix::fs::{DirBuilderExt, PermissionsExt};
+use std::os::unix::fs::DirBuilderExt;
 use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex};
@@ -29,14 +29,9 @@ pub(super) struct Folders {
 
 impl Folders {
     pub(super) fn open(root: &Path) -> io::Result<Self> {
-        if !root.is_dir() {
-            DirBuilder::new()
-                .recursive(true)
-                .mode(FOLDER_MODE)
-                .create(root)?;
-        }
+        make_folders(root)?;
         let root = root.canonicalize()?;
-        std::fs::set_permissions(&root, PermissionsExt::from_mode(FOLDER_MODE))?;
+        // It may be there without being durable: made by a process that died.
         if let Some(parent) = root.parent() {
             sync_folder(parent)?;
         }
@@ -123,6 +118,20 @@ impl Folders {
 fn index(id: BlobId) -> usize {
     let bytes = id.as_bytes();
     (usize::from(bytes[0]) << 4) | usize::from(bytes[1] >> 4)
+}
+
+/// Makes a folder and those above it that are missing, each durable in its parent.
+fn make_folders(path: &Path) -> io::Result<()> {
+    if path.is_dir() {
+        return Ok(());
+    }
+    let parent = match path.parent() {
+        Some(parent) if !parent.as_os_str().is_empty() => parent,
+        _ => Path::new("."),
+    };
+    make_folders(parent)?;
+    make_folder(path)?;
+    sync_folder(parent)
 }
 
 fn make_folder(path: &Path) -> io::Result<()> {

@@ -10,6 +10,7 @@ use bytes::Bytes;
 use moat_types::BlobId;
 use rustix::fs::{CWD, RenameFlags, renameat_with};
 
+use super::early_sync::EarlySync;
 use super::folders::{Folders, remove_if_there};
 use super::{Shared, io_error};
 use crate::Error;
@@ -24,7 +25,8 @@ pub(super) struct Part {
     shared: Arc<Shared>,
     id: BlobId,
     /// `None` until the first write, and in `drop`.
-    file: Option<File>,
+    file: Option<Arc<File>>,
+    early_sync: EarlySync,
     /// Whether the file has its final name already.
     renamed: bool,
     bytes: u64,
@@ -38,6 +40,7 @@ impl Part {
             shared,
             id,
             file: None,
+            early_sync: EarlySync::default(),
             renamed: false,
             bytes: 0,
             kept: false,
@@ -49,12 +52,14 @@ impl Part {
         let id = self.id;
         let file = match &mut self.file {
             Some(file) => file,
-            none => none.insert(create(&self.shared.folders, id)?),
+            none => none.insert(Arc::new(create(&self.shared.folders, id)?)),
         };
         for run in chunks.chunks(SLICES_MAX) {
             write_run(file, run).map_err(|source| io_error(id, "write", source))?;
         }
-        self.bytes += chunks.iter().map(|chunk| chunk.len() as u64).sum::<u64>();
+        let bytes = chunks.iter().map(|chunk| chunk.len() as u64).sum();
+        self.bytes += bytes;
+        self.early_sync.wrote(file, bytes);
         Ok(())
     }
 
@@ -64,7 +69,9 @@ impl Part {
         let (id, folders) = (self.id, &self.shared.folders);
         // Data first: the final name never stands for less than the whole blob.
         let file = self.file.as_ref().expect("the first write created it");
-        file.sync_data()
+        self.early_sync
+            .finish()
+            .and_then(|()| file.sync_data())
             .map_err(|source| io_error(id, "sync", source))?;
         rename_to_new(&folders.part(id), &folders.blob(id)).map_err(|error| {
             match error.kind() {
@@ -120,7 +127,7 @@ fn create(folders: &Folders, id: BlobId) -> Result<File, Error> {
 
 /// Closing the last handle of a removed file frees its blocks, which takes milliseconds for a
 /// large one: not on a thread that serves requests.
-fn close_elsewhere(file: File) {
+fn close_elsewhere(file: Arc<File>) {
     if let Ok(runtime) = tokio::runtime::Handle::try_current() {
         runtime.spawn_blocking(move || drop(file));
     }
@@ -172,7 +179,9 @@ mod tests {
         let mut part = Part::new(shared.clone(), id);
         part.write(&[Bytes::from_static(b"fits")]).unwrap();
         // The kernel's own full disk takes the file's place.
-        part.file = Some(OpenOptions::new().write(true).open("/dev/full").unwrap());
+        part.file = Some(Arc::new(
+            OpenOptions::new().write(true).open("/dev/full").unwrap(),
+        ));
         let result = part.write(&[Bytes::from_static(b"does not fit")]);
         assert!(matches!(result, Err(Error::NoSpace)), "{result:?}");
         drop(part);
