@@ -101,10 +101,14 @@ pub(super) fn parse(
 
 /// The character of a numeric reference or a predefined entity.
 fn resolve(reference: &BytesRef<'_>) -> Result<char, S3Error> {
+    let name = reference.xml10_content();
+    if is_zero(&name) {
+        return Ok('\0');
+    }
     if let Some(character) = reference.resolve_char_ref().map_err(|_| malformed())? {
         return Ok(character);
     }
-    match &*reference.xml10_content() {
+    match &*name {
         "amp" => Ok('&'),
         "lt" => Ok('<'),
         "gt" => Ok('>'),
@@ -112,6 +116,14 @@ fn resolve(reference: &BytesRef<'_>) -> Result<char, S3Error> {
         "apos" => Ok('\''),
         _ => Err(malformed()),
     }
+}
+
+/// Whether a reference is one to U+0000. No XML may hold it in any form, but S3 keys may, and our
+/// own lists write it so: whoever copies a key from a list into a request must find it.
+fn is_zero(reference: &str) -> bool {
+    let digits = reference.strip_prefix('#').unwrap_or_default();
+    let digits = digits.strip_prefix('x').unwrap_or(digits);
+    !digits.is_empty() && digits.bytes().all(|b| b == b'0')
 }
 
 struct Builder<'k> {
@@ -218,6 +230,12 @@ mod tests {
     }
 
     #[test]
+    fn every_character_of_a_key_can_be_written_as_a_reference() {
+        let root = read("<R><A>&#0;&#x00;&#1;&#xFFFE;\0</A></R>").unwrap();
+        assert_eq!(root.children[0].text, "\0\0\u{1}\u{fffe}\0");
+    }
+
+    #[test]
     fn what_is_no_such_document_is_refused() {
         let deep = format!("<R>{}{}</R>", "<A>".repeat(16), "</A>".repeat(16));
         let many = format!("<R>{}</R>", "<A/>".repeat(100));
@@ -232,7 +250,10 @@ mod tests {
             "<R/><R/>",
             "<R/>x",
             "<R>&other;</R>",
-            "<R>&#0;</R>",
+            "<R>&#;</R>",
+            "<R>&#x;</R>",
+            "<R>&x0;</R>",
+            "<R>&#xD800;</R>",
             "<R>& </R>",
             "<!DOCTYPE R [<!ENTITY e \"x\">]><R>&e;</R>",
             &deep,
