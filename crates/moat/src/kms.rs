@@ -164,12 +164,25 @@ pub(crate) async fn audit(command: KmsAuditCommand) -> Result<ExitCode> {
                 key,
                 ..Filter::default()
             };
-            let lines = audit::tail(&audit_folder(data)?, &filter, last)?;
+            let lines = last_lines(&audit_folder(data)?, filter, last)?;
             show_audit(&lines, json)?;
             Ok(ExitCode::SUCCESS)
         }
         KmsAuditCommand::Verify { data, json } => verify_audit(data, json).await,
     }
+}
+
+/// Up to this many lines are looked for from the end of the audit; for more, it is read from its
+/// beginning, which needs memory for what is there and not for what was asked.
+const TAIL_LINES_MAX: usize = 10_000;
+
+/// The last `count` lines that pass, oldest first.
+fn last_lines(folder: &Path, filter: Filter, count: usize) -> Result<Vec<AuditLine>> {
+    if count <= TAIL_LINES_MAX {
+        return Ok(audit::tail(folder, &filter, count)?);
+    }
+    let mut lines = audit::show(folder, filter)?.collect::<Result<Vec<_>, _>>()?;
+    Ok(lines.split_off(lines.len().saturating_sub(count)))
 }
 
 async fn list_keys(prefix: String, args: KmsClientArgs) -> Result<()> {

@@ -175,6 +175,15 @@ fn the_audit_shows_leases_and_proves_itself() {
         shown.contains("EPOCH:GENERATE") && shown.contains("lake-key@1") && shown.contains("lake "),
         "{shown}"
     );
+    // As many as a script asks for that means all of them.
+    let all = fine(&data, &["audit", "show", "--last", &usize::MAX.to_string()]);
+    assert!(all.lines().count() > shown.lines().count(), "{all}");
+    assert_eq!(
+        fine(&data, &["audit", "show", "--last", "1"])
+            .lines()
+            .count(),
+        2
+    );
     let verified: serde_json::Value =
         serde_json::from_str(&fine(&data, &["audit", "verify", "--json"])).unwrap();
     assert_eq!(verified["good"], true);
