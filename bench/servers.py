@@ -171,6 +171,13 @@ class SeaweedFS(Peer):
     def configure(self) -> None:
         wait_until("SeaweedFS takes its setting", self._sync_files, START_SECONDS_MAX, self.process)
 
+    def stop(self) -> None:
+        super().stop()
+        # It leaves its local sockets behind, named by port, in a folder that no flag changes for all of them.
+        for port in self.ports.values():
+            for socket in Path("/tmp").glob(f"seaweedfs-*-{port}.sock"):
+                socket.unlink(missing_ok=True)
+
     def _sync_files(self) -> bool:
         p = self.ports
         shell = [tools.program("seaweedfs", "weed"), "shell", f"-master=127.0.0.1:{p['master']}.{p['master.grpc']}",
