@@ -1,0 +1,7 @@
+//! Lines of the audit.
+
+#![no_main]
+
+use libfuzzer_sys::fuzz_target;
+
+fuzz_target!(|input: &[u8]| moat_kms::fuzzing::audit_line(input));

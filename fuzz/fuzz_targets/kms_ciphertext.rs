@@ -1,0 +1,7 @@
+//! The header of a ciphertext.
+
+#![no_main]
+
+use libfuzzer_sys::fuzz_target;
+
+fuzz_target!(|input: &[u8]| moat_kms::fuzzing::ciphertext(input));

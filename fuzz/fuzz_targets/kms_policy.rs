@@ -1,0 +1,7 @@
+//! Policy documents in JSON.
+
+#![no_main]
+
+use libfuzzer_sys::fuzz_target;
+
+fuzz_target!(|input: &[u8]| moat_kms::fuzzing::policy(input));
