@@ -58,7 +58,7 @@ def endpoint(request, stack) -> str:
 @pytest.fixture
 def aws(tools, clean_env, endpoint):
     tools.ensure("aws")
-    return lambda *words, **more: run([tools.program("aws"), "--endpoint-url", endpoint, *words], clean_env, **more)
+    return lambda *words, **more: run([tools.program("aws"), "--cli-read-timeout", "15", "--endpoint-url", endpoint, *words], clean_env, **more)
 
 
 def test_aws_copies_syncs_lists_and_removes(aws, tree, prefix, tmp_path, s3):
