@@ -184,3 +184,59 @@ pub(super) fn is_secure(
         None => peer.tls,
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use http::{Method, Uri};
+
+    use super::*;
+
+    /// The example of the S3 developer guide for presigned URLs of version 2.
+    const LINK: &str = "/photos/puppy.jpg?AWSAccessKeyId=AKIAIOSFODNN7EXAMPLE\
+                        &Signature=NpgCjnDzrM%2BWFzoENXmpNDUsSn8%3D&Expires=1175139620";
+    const SIGNED_AT: UnixMillis = UnixMillis(1_175_139_000_000);
+
+    fn authenticate(method: &Method, link: &str, headers: &HeaderMap) -> Result<Authenticated> {
+        let root = RootCredentials {
+            access_key_id: "AKIAIOSFODNN7EXAMPLE".to_owned(),
+            secret_access_key: SecretString::new(
+                "wJalrXUtnFEMI/K7MDENG/bPxRfiCYEXAMPLEKEY".to_owned(),
+            ),
+        };
+        let uri: Uri = link.parse().unwrap();
+        let request = RequestParts::new(method, &uri, headers);
+        let authenticator = Authenticator::new(root, "eu-west-1".to_owned());
+        authenticator.authenticate(&request, Some("johnsmith"), SIGNED_AT)
+    }
+
+    #[test]
+    fn a_link_of_version_2_authenticates_an_unsigned_payload() {
+        let proven = authenticate(&Method::GET, LINK, &HeaderMap::new()).unwrap();
+        assert_eq!(proven.payload, PayloadHash::Unsigned);
+        assert!(proven.chunk_seed.is_none());
+        assert_eq!(proven.hoisting, Some(Hoisting::Version2));
+    }
+
+    #[test]
+    fn other_keys_tokens_methods_and_headers_are_refused() {
+        let code = |method: &Method, link: &str, headers: &HeaderMap| {
+            authenticate(method, link, headers).unwrap_err().code()
+        };
+        let none = HeaderMap::new();
+        let other_key = LINK.replace("AKIAIOSFODNN7EXAMPLE", "AK");
+        assert_eq!(
+            code(&Method::GET, &other_key, &none),
+            ErrorCode::InvalidAccessKeyId
+        );
+        let token = format!("{LINK}&x-amz-security-token=t");
+        assert_eq!(code(&Method::GET, &token, &none), ErrorCode::InvalidToken);
+        assert_eq!(
+            code(&Method::PUT, LINK, &none),
+            ErrorCode::SignatureDoesNotMatch
+        );
+        assert_eq!(code(&Method::GET, "/k", &none), ErrorCode::AccessDenied);
+        let mut header = HeaderMap::new();
+        header.insert("authorization", http::HeaderValue::from_static("AWS a:b"));
+        assert_eq!(code(&Method::GET, "/k", &header), ErrorCode::InvalidRequest);
+    }
+}
