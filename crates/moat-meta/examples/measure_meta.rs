@@ -1,6 +1,6 @@
 //! Measures the embedded engine: commits per second and CPU per commit, reads, scans.
 //!
-//! `cargo run --release -p moat-meta --example measure -- FOLDER [SECONDS]`; the folder must be on
+//! `cargo run --release -p moat-meta --example measure_meta -- FOLDER [SECONDS]`; the folder must be on
 //! the disk to be measured, and should not exist. Rows look like those of the store: an object
 //! row of 500 bytes under an ordered key, and for small objects a sealed body of 4,200 bytes under
 //! a random key.
