@@ -267,7 +267,8 @@ fn instant(
     if hour > 23 || minute > 59 || second > 60 {
         return None;
     }
-    if !(1..=12).contains(&month) || day < 1 || day > days_in(year, month) {
+    // There is no year 0; what is written begins with year 1.
+    if year < 1 || !(1..=12).contains(&month) || day < 1 || day > days_in(year, month) {
         return None;
     }
     let days = days_from_civil(i64::from(year), month, day);
@@ -397,6 +398,8 @@ mod tests {
         ] {
             assert_eq!(parse_http_date(text), None, "{text}");
         }
+        assert_eq!(parse_amz_date("00000229T000000Z"), None);
+        assert!(parse_amz_date("00010101T000000Z").is_some());
         assert_eq!(parse_amz_date("20130229T000000Z"), None);
         assert_eq!(parse_amz_date("2013022éT00000Z"), None);
         assert!(parse_amz_date("20120229T235960Z").is_some());
