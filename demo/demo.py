@@ -75,6 +75,7 @@ def run(keep: bool) -> int:
     facts += plaintext_facts(stack, marks, rows)
     facts += audit_facts(stack)
     print(f"\n{table(rows)}\n")
+    print("A store asks its key manager once for each bucket, key and lease, and not for each object: a row that finds its lease adds no line to the audit.")
     print("\n".join(facts))
     failed = [row for row in rows if not row.passed]
     for row in failed:
@@ -169,7 +170,8 @@ def plaintext_facts(stack: Stack, marks: Marks, rows: list[Row]) -> list[str]:
     return [
         f"Plaintext on disk: 0 hits. {result.files} files, {result.bytes / 1e6:.0f} MB (all of the data folder but root.env, and the server's log) were searched at "
         f"every offset for any 16 bytes of {len(known)} known contents, {known.bytes / 1e6:.1f} MB: object bodies, Spark's Parquet files, user metadata, content "
-        f"headers, the root secret and the customer's key, the short ones also as hex and base64. (16 bytes of {found_plant}, planted in a file elsewhere, were found.)"
+        f"headers, {'tags, ' if marks.tags else ''}the root secret and the customer's key, the short ones also as hex and base64. (16 bytes of {found_plant}, planted in a file elsewhere, were found.)"
+        + ("" if marks.tags else " Object tags are refused (501) by this version, so none are stored.")
     ]
 
 

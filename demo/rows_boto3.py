@@ -63,6 +63,8 @@ class Marks:
 
     bodies: list[tuple[str, bytes]] = field(default_factory=list)
     texts: list[tuple[str, bytes]] = field(default_factory=list)
+    # Whether object tags could be written; a store that refuses them has none on its disk either.
+    tags: bool = False
 
     def text(self, name: str, seed: str) -> str:
         """A sentence that exists nowhere else, remembered."""
@@ -151,9 +153,21 @@ class Boto3Row:
         self.effective(self.client.head_object(Bucket=BUCKET, Key=key, **self.mode.on_read), "HEAD", head=True)
         listed = self.client.list_objects_v2(Bucket=BUCKET, Prefix=key)["Contents"]
         self.same([(o["Key"], o["Size"]) for o in listed], [(key, SMALL_BYTES)], "LIST")
+        self.tag(key)
         self.client.put_object(Bucket=BUCKET, Key=key + ".gone", Body=body, **self.mode.on_write)
         self.client.delete_object(Bucket=BUCKET, Key=key + ".gone")
         self.missing(key + ".gone")
+
+    def tag(self, key: str) -> None:
+        tags = {"TagSet": [{"Key": "project", "Value": self.marks.text("tag", key)}]}
+        try:
+            self.client.put_object_tagging(Bucket=BUCKET, Key=key, Tagging=tags)
+        except ClientError as error:
+            if error.response["Error"]["Code"] != "NotImplemented":
+                raise
+            return
+        self.marks.tags = True
+        self.same(self.client.get_object_tagging(Bucket=BUCKET, Key=key)["TagSet"], tags["TagSet"], "the tag")
 
     def multipart(self) -> None:
         key = self.prefix + "multipart"
