@@ -44,7 +44,7 @@ def known_contents(stack, marks: Marks, prefixes: list[str], local_tables: Path)
     for prefix in prefixes:
         for key, part in spark_files(client, prefix):
             known.add(key, part)
-    for path in sorted(local_tables.glob("*/part-*.parquet"))[:FILES_PER_ROW]:
+    for path in sorted(local_tables.rglob("part-*.parquet"))[:FILES_PER_ROW]:
         known.add(f"local {path.parent.name}", path.read_bytes()[:HEAD_BYTES])
     secret = stack.root_credentials()[1].encode()
     known.add("the root credentials' secret", secret, encoded=True)

@@ -42,10 +42,11 @@ def main() -> int:
     failure = None
     try:
         with steps.step("local tables and expected results"):
-            expected = local_truth(spark, Path(arguments.local), arguments.scale)
+            local = tables_folder(Path(arguments.local), arguments.scale)
+            expected = local_truth(spark, local, arguments.scale)
         for base in arguments.base:
             if not arguments.select_only:
-                write_everything(spark, base, Path(arguments.local), steps)
+                write_everything(spark, base, local, steps)
             read_and_compare(spark, base, expected, steps)
     except Mismatch as error:
         failure = str(error)
@@ -100,10 +101,15 @@ class Steps:
 # ---- the truth: local files ----
 
 
-def local_truth(spark: SparkSession, folder: Path, scale: float) -> dict:
-    """Expected results by query, and fingerprints by table, from local Parquet files; made once for a scale and this code."""
+def tables_folder(folder: Path, scale: float) -> Path:
+    """Where the tables of this scale, as this code makes them, stand: other scales and versions keep theirs."""
     version = hashlib.sha256(f"{inspect.getsource(tpch)}{inspect.getsource(fingerprint)}{scale}".encode()).hexdigest()[:16]
-    stamp = folder / f"expected-{version}.json"
+    return folder / f"scale-{scale}-{version}"
+
+
+def local_truth(spark: SparkSession, folder: Path, scale: float) -> dict:
+    """Expected results by query, and fingerprints by table, from local Parquet files; made once for each folder."""
+    stamp = folder / "expected.json"
     if not stamp.exists():
         for name, table in tpch.tables(spark, scale).items():
             table.write.mode("overwrite").parquet(local_path(folder, name))

@@ -214,10 +214,19 @@ def test_malformed_documents(connect, untouched, document):
     check(answer, 400, "MalformedXML", "MissingRequestBodyError")
 
 
-def test_too_many_headers_or_too_long_ones_are_answered(connect, path, untouched):
+def test_too_many_headers_are_answered(connect, path, untouched):
     answer = connect().request("PUT", path, b"x", unsigned={f"x-other-{n}": "v" for n in range(400)})
     assert answer.status in (400, 431), answer
-    answer = connect().request("PUT", path, b"x", unsigned={"x-other": "v" * 200_000})
+
+
+def test_headers_without_end_are_cut_off(connect, path, untouched):
+    """The server answers and closes without reading the rest, so the answer may be lost to a reset; what counts is that it ends."""
+    connection = connect()
+    try:
+        connection.send(connection.head("PUT", path, {"content-length": "1"}, unsigned={"x-other": "v" * 2_000_000}))
+        answer = connection.answer()
+    except OSError:
+        return
     assert answer.status in (400, 431), answer
 
 
