@@ -3,11 +3,11 @@
 use std::fs::File;
 use std::io::{ErrorKind, IoSliceMut};
 use std::ops::Range;
-use std::os::unix::fs::FileExt;
 use std::sync::Arc;
 
 use moat_types::BlobId;
-use rustix::io::{ReadWriteFlags, preadv2};
+use rustix::buffer::spare_capacity;
+use rustix::io::{Errno, ReadWriteFlags, pread, preadv2};
 
 use super::{blocking, io_error};
 use crate::{BlobReader, Error};
@@ -53,15 +53,13 @@ impl BlobReader for DiskReader {
             return Err(short(self.bytes));
         }
         let length = range.end.saturating_sub(range.start) as usize;
-        let mut buffer = vec![0; length];
-        let done = read_if_cached(&self.file, &mut buffer, range.start);
-        if done == length {
-            return Ok(buffer);
-        }
+        let buffer = match read_if_cached(&self.file, length, range.start) {
+            Cached::Whole(buffer) => return Ok(buffer),
+            Cached::Head(buffer) => buffer,
+        };
         let (file, offset) = (self.file.clone(), range.start);
         let result = blocking(self.id, "read", move || {
-            file.read_exact_at(&mut buffer[done..], offset + done as u64)?;
-            Ok(buffer)
+            read_rest(&file, buffer, length, offset)
         })
         .await?;
         result.map_err(|source: std::io::Error| match source.kind() {
@@ -72,12 +70,49 @@ impl BlobReader for DiskReader {
     }
 }
 
-/// Reads what is in the page cache and returns how many bytes that were. Whatever is in the way
-/// (not cached, a file system that can't tell, an error) is left to the read that may wait.
-fn read_if_cached(file: &File, buffer: &mut [u8], offset: u64) -> usize {
-    if buffer.len() > INLINE_BYTES_MAX {
-        return 0;
+/// What a read that does not wait has found.
+enum Cached {
+    /// Everything.
+    Whole(Vec<u8>),
+    /// The first bytes, perhaps none; the rest is left to the read that may wait.
+    Head(Vec<u8>),
+}
+
+/// Reads what is in the page cache. Whatever is in the way (not cached, a file system that can't
+/// tell, an error) is left to the read that may wait.
+fn read_if_cached(file: &File, length: usize, offset: u64) -> Cached {
+    if length > INLINE_BYTES_MAX {
+        // Not zeroed first: for a large read that would cost as much as a copy.
+        return Cached::Head(Vec::with_capacity(length));
     }
-    let mut slices = [IoSliceMut::new(buffer)];
-    preadv2(file, &mut slices, offset, ReadWriteFlags::NOWAIT).unwrap_or(0)
+    let mut buffer = vec![0; length];
+    let mut slices = [IoSliceMut::new(&mut buffer)];
+    let done = preadv2(file, &mut slices, offset, ReadWriteFlags::NOWAIT).unwrap_or(0);
+    buffer.truncate(done);
+    if done == length {
+        Cached::Whole(buffer)
+    } else {
+        Cached::Head(buffer)
+    }
+}
+
+/// Reads on from the bytes in `buffer` up to `length`, into memory that was not written before.
+fn read_rest(
+    file: &File,
+    mut buffer: Vec<u8>,
+    length: usize,
+    offset: u64,
+) -> std::io::Result<Vec<u8>> {
+    buffer.reserve_exact(length - buffer.len());
+    while buffer.len() < length {
+        let at = offset + buffer.len() as u64;
+        match pread(file, spare_capacity(&mut buffer), at) {
+            Ok(0) => return Err(ErrorKind::UnexpectedEof.into()),
+            Ok(_) | Err(Errno::INTR) => {}
+            Err(error) => return Err(error.into()),
+        }
+    }
+    // The allocator may have given more room than was asked for.
+    buffer.truncate(length);
+    Ok(buffer)
 }
