@@ -12,6 +12,7 @@ use moat_blob::BlobStore;
 use moat_meta::MetaStore;
 use moat_types::{BlobId, UnixMillis};
 use tokio::sync::mpsc;
+use tokio::time::Instant;
 
 use crate::Store;
 use crate::batch::{Batch, BlobKind};
@@ -132,13 +133,27 @@ impl<M: MetaStore, B: BlobStore> Store<M, B> {
     pub(crate) async fn collect(self: Arc<Self>, mut abandoned: AbandonedBlobs) {
         let store = Arc::downgrade(&self);
         drop(self);
+        // At fixed times: uploads that keep failing, as on a full disk, must not put off the sweep
+        // that makes room.
+        let mut next_sweep = Instant::now() + SWEEP_INTERVAL;
         loop {
-            let left = tokio::time::timeout(SWEEP_INTERVAL, abandoned.recv()).await;
+            let due = Instant::now() >= next_sweep;
+            let left = if due {
+                None
+            } else {
+                tokio::time::timeout_at(next_sweep, abandoned.recv())
+                    .await
+                    .ok()
+            };
             let Some(store) = store.upgrade() else { return };
             let result = match left {
-                Ok(Some((id, tombstone))) => store.free_abandoned(id, tombstone).await,
-                Ok(None) => return,
-                Err(_) => store.sweep().await,
+                Some(Some((id, tombstone))) => store.free_abandoned(id, tombstone).await,
+                Some(None) => return,
+                None => {
+                    let swept = store.sweep().await;
+                    next_sweep = Instant::now() + SWEEP_INTERVAL;
+                    swept
+                }
             };
             if let Err(error) = result {
                 tracing::warn!(cause = %error.cause, "the collector could not free a blob");

@@ -70,12 +70,13 @@ impl RequestBody {
         let mut expected = Expected::from_headers(headers, call.payload)?;
         let framing = match Framing::new(call.payload, call.chunk_seed.as_ref()) {
             None => {
+                // Without the header an empty body can't be told from a forgotten one.
+                if !headers.contains_key(http::header::CONTENT_LENGTH) {
+                    return Err(ErrorCode::MissingContentLength.into());
+                }
                 expected.length = expected
                     .length
                     .or(http_body::Body::size_hint(&body).exact());
-                if expected.length.is_none() {
-                    return Err(ErrorCode::MissingContentLength.into());
-                }
                 None
             }
             Some(framing) => {
