@@ -6,6 +6,7 @@ pub(crate) mod settings;
 
 use std::net::{IpAddr, SocketAddr};
 use std::path::{Path, PathBuf};
+use std::time::Duration;
 
 use anyhow::{Result, anyhow};
 use moat_pki::SubjectName;
@@ -22,6 +23,11 @@ pub(crate) const DATA_DEFAULT: &str = "./moat-data";
 const STORE_LISTEN_DEFAULT: &str = "0.0.0.0:9000";
 /// MinKMS's port.
 const KMS_LISTEN_DEFAULT: &str = "0.0.0.0:7373";
+/// Long enough to bridge a restart of the key manager, short enough for a revocation.
+const LEASE_TTL_DEFAULT: &str = "5m";
+/// Shorter leases would make the key manager part of every request; longer ones would make
+/// disabling a key a promise for tomorrow.
+const LEASE_SECONDS: std::ops::RangeInclusive<u64> = 1..=3600;
 /// Beside 8080, which is taken on most development machines.
 const PROXY_HTTPS_DEFAULT: &str = "0.0.0.0:8090";
 /// Loopback alone: what crosses a plain listener can be read on the way, so opening it to a
@@ -104,6 +110,8 @@ pub(crate) struct KmsConfig {
     pub(crate) listen: SocketAddr,
     pub(crate) tls: TlsFiles,
     pub(crate) hsm_key: PathBuf,
+    /// How long a store may go on with a key without asking again.
+    pub(crate) lease_ttl: Duration,
 }
 
 /// The proxy's part.
@@ -219,6 +227,7 @@ fn interpret(raw: &Raw, problems: &mut Vec<String>) -> Config {
                 &data.server_tls("kms"),
             ),
             hsm_key: reader.file("kms.hsm_key", data.hsm_key()),
+            lease_ttl: reader.one("kms.lease_ttl", LEASE_TTL_DEFAULT, lease_ttl),
         },
         proxy: proxy(&mut reader, &data),
         data,
@@ -393,6 +402,21 @@ impl Reader<'_> {
         self.problems
             .push(format!("{source}{key} is {text:?}, but must be {form}"));
     }
+}
+
+/// `30s`, `5m` or `1h`, within [`LEASE_SECONDS`].
+fn lease_ttl(text: &str) -> Option<Duration> {
+    let (number, unit) = text.split_at_checked(text.len().checked_sub(1)?)?;
+    let seconds_each = match unit {
+        "s" => 1,
+        "m" => 60,
+        "h" => 3600,
+        _ => return None,
+    };
+    let seconds = number.parse::<u64>().ok()?.checked_mul(seconds_each)?;
+    LEASE_SECONDS
+        .contains(&seconds)
+        .then(|| Duration::from_secs(seconds))
 }
 
 #[cfg(test)]

@@ -109,6 +109,11 @@ pub(crate) const SETTINGS: &[Setting] = &[
     one("kms.private_key", &["MOAT_KMS_PRIVATE_KEY"], FILE),
     one("kms.hsm_key", &["MOAT_HSM_KEY_FILE"], FILE),
     one(
+        "kms.lease_ttl",
+        &["MOAT_KMS_LEASE_TTL"],
+        "1s to 1h, as 30s, 5m or 1h",
+    ),
+    one(
         "proxy.listen_https",
         &["MOAT_PROXY_LISTEN_HTTPS"],
         SOCKET_OR_OFF,

@@ -141,7 +141,7 @@ async fn open_core(data: &DataFolder, config: &KmsConfig, root: Identity) -> Res
     let settings = CoreConfig {
         hsm,
         root: Some(root),
-        lease_ttl: CoreConfig::LEASE_TTL,
+        lease_ttl: config.lease_ttl,
         audit: AuditConfig::new(data.kms_audit()),
         clock: Arc::new(SystemClock),
         random: Arc::new(SystemRandom),
