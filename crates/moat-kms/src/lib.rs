@@ -17,6 +17,7 @@ mod policy;
 mod rows;
 mod seal;
 mod state;
+mod wires;
 
 pub use crate::core::{
     CONTEXT_BYTES_MAX, Caller, Core, CoreConfig, DATA_KEY_BYTES, DATA_KEY_BYTES_MAX, DataKey,
@@ -26,6 +27,7 @@ pub use crate::core::{
 pub use envelope::{OVERHEAD_BYTES, ciphertext_version};
 pub use error::{DenyReason, Error, OpenError};
 pub use hsm::{Hsm, HsmError, HsmKey};
-pub use http::{BODY_TIMEOUT, KmsServer, ServerInfo};
 pub use policy::{Command, PATTERNS_MAX, Policy, PolicyError, Verdict};
 pub use rows::{Algorithm, Origin, Scope};
+pub use wires::body::BODY_TIMEOUT;
+pub use wires::{KmsServer, ServerInfo};
