@@ -3,7 +3,9 @@
 //!
 //! The forms are those of MinKMS, so that API keys made for one work with the other: an identity
 //! is `h1:` and the base64url SHA-256 of the certificate's SubjectPublicKeyInfo; an API key is
-//! `k1:` and the base64url of a 32-byte Ed25519 seed.
+//! `k1:` and the base64url of a 32-byte Ed25519 seed. KES has the same hash and the same seed in
+//! other clothes (64 hex digits; `kes:v1:` and the base64 of a zero byte and the seed), so one key
+//! serves on every wire; both forms are read everywhere.
 
 use std::fmt;
 use std::time::Duration;
@@ -11,7 +13,7 @@ use std::time::Duration;
 use aws_lc_rs::digest::{SHA256, digest};
 use aws_lc_rs::signature::{Ed25519KeyPair, KeyPair};
 use base64::Engine;
-use base64::engine::general_purpose::URL_SAFE_NO_PAD;
+use base64::engine::general_purpose::{STANDARD, URL_SAFE_NO_PAD};
 use moat_types::{Clock, Random, SecretBytes, SecretString};
 use rustls_pki_types::{CertificateDer, PrivateKeyDer, PrivatePkcs8KeyDer};
 use serde::{Deserialize, Serialize};
@@ -27,11 +29,31 @@ impl Identity {
         Self(hash)
     }
 
-    /// Parses the text form; `None` for anything else.
+    /// Parses the text form, or that of KES; `None` for anything else.
     pub fn parse(text: &str) -> Option<Self> {
-        let encoded = text.strip_prefix("h1:")?;
+        let Some(encoded) = text.strip_prefix("h1:") else {
+            return Self::parse_kes(text);
+        };
         let bytes = URL_SAFE_NO_PAD.decode(encoded).ok()?;
         Some(Self(bytes.try_into().ok()?))
+    }
+
+    fn parse_kes(text: &str) -> Option<Self> {
+        let digit = |b: u8| char::from(b).to_digit(16);
+        let (pairs, rest) = text.as_bytes().as_chunks::<2>();
+        let mut hash = [0; 32];
+        if !rest.is_empty() || pairs.len() != hash.len() {
+            return None;
+        }
+        for (byte, [high, low]) in hash.iter_mut().zip(pairs) {
+            *byte = u8::try_from(digit(*high)? << 4 | digit(*low)?).ok()?;
+        }
+        Some(Self(hash))
+    }
+
+    /// The form of KES: 64 hex digits, lower case.
+    pub fn to_kes_text(&self) -> String {
+        self.0.iter().map(|byte| format!("{byte:02x}")).collect()
     }
 
     /// The hash.
@@ -107,7 +129,7 @@ impl fmt::Display for Privilege {
 #[non_exhaustive]
 pub enum CredentialError {
     /// The text is not an API key.
-    #[error("an API key is k1: and 43 characters of base64url")]
+    #[error("an API key is k1: and 43 characters of base64url, or kes:v1: and 44 of base64")]
     ApiKeyForm,
     /// An ECDSA API key.
     #[error("API keys of the form k2: are not supported yet")]
@@ -126,6 +148,9 @@ const PKCS8_ED25519: [u8; 16] = [
     0x30, 0x2e, 0x02, 0x01, 0x00, 0x30, 0x05, 0x06, 0x03, 0x2b, 0x65, 0x70, 0x04, 0x22, 0x04, 0x20,
 ];
 const SEED_BYTES: usize = 32;
+/// What KES API keys begin with, and the kind of key that they hold.
+const KES_PREFIX: &str = "kes:v1:";
+const KES_ED25519: u8 = 0;
 /// How long a client certificate lasts. Key managers of this family ignore its end, but other
 /// software shows it; 90 days is what the Go client writes.
 const CERTIFICATE_LIFETIME: Duration = Duration::from_secs(90 * 24 * 3600);
@@ -144,7 +169,8 @@ impl ApiKey {
         Self(SecretBytes::new(seed))
     }
 
-    /// Parses `k1:...`; white space around it is ignored, as keys come out of files.
+    /// Parses `k1:...` or `kes:v1:...`; white space around it is ignored, as keys come out of
+    /// files.
     ///
     /// # Errors
     /// `CredentialError` if it is no key, or of a kind that is not supported.
@@ -153,13 +179,18 @@ impl ApiKey {
         if text.starts_with("k2:") {
             return Err(CredentialError::ApiKeyKind);
         }
-        let encoded = text
-            .strip_prefix("k1:")
-            .ok_or(CredentialError::ApiKeyForm)?;
-        let seed = URL_SAFE_NO_PAD
-            .decode(encoded)
-            .map_err(|_| CredentialError::ApiKeyForm)?;
-        let seed = SecretBytes::new(seed);
+        let seed = match text.strip_prefix(KES_PREFIX) {
+            Some(encoded) => parse_kes_seed(encoded)?,
+            None => {
+                let encoded = text
+                    .strip_prefix("k1:")
+                    .ok_or(CredentialError::ApiKeyForm)?;
+                let seed = URL_SAFE_NO_PAD
+                    .decode(encoded)
+                    .map_err(|_| CredentialError::ApiKeyForm)?;
+                SecretBytes::new(seed)
+            }
+        };
         if seed.expose().len() != SEED_BYTES {
             return Err(CredentialError::ApiKeyForm);
         }
@@ -169,6 +200,14 @@ impl ApiKey {
     /// The text form, to be shown once to whoever asked for the key.
     pub fn to_text(&self) -> SecretString {
         SecretString::new(format!("k1:{}", URL_SAFE_NO_PAD.encode(self.0.expose())))
+    }
+
+    /// The form of KES, as `MINIO_KMS_KES_API_KEY` takes it.
+    pub fn to_kes_text(&self) -> SecretString {
+        let mut typed = Zeroizing::new(vec![KES_ED25519]);
+        typed.extend_from_slice(self.0.expose());
+        let encoded = Zeroizing::new(STANDARD.encode(&*typed));
+        SecretString::new(format!("{KES_PREFIX}{}", *encoded))
     }
 
     /// The identity that a server sees when this key is used.
@@ -242,6 +281,15 @@ impl ApiKey {
     }
 }
 
+/// The seed of a KES API key, which stands behind a byte for the kind of key.
+fn parse_kes_seed(encoded: &str) -> Result<SecretBytes, CredentialError> {
+    let typed = STANDARD.decode(encoded).map(Zeroizing::new);
+    match typed.as_deref().map(Vec::as_slice) {
+        Ok([KES_ED25519, seed @ ..]) => Ok(SecretBytes::new(seed.to_vec())),
+        _ => Err(CredentialError::ApiKeyForm),
+    }
+}
+
 impl fmt::Debug for ApiKey {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str("ApiKey(REDACTED)")
@@ -270,6 +318,38 @@ mod tests {
             assert_eq!(parsed.identity().to_string(), identity);
             assert_eq!(parsed.to_text().expose(), key);
             assert_eq!(Identity::parse(identity), Some(parsed.identity()));
+        }
+    }
+
+    #[test]
+    fn kes_api_keys_are_the_same_keys_in_another_form() {
+        for (key, identity) in [
+            (
+                "kes:v1:ACQpoGqx3rHHjT938Hfu5hVVQJHZWSqVI2Xp1KlYxFVw",
+                "0426fa9a04bc2756b92fbe8a97e1a1e07b53ecf04ed33da22c33e5c9faeb8cbb",
+            ),
+            (
+                "kes:v1:AAABAgMEBQYHCAkKCwwNDg8QERITFBUWFxgZGhscHR4f",
+                "a050837d85070582ccf7394b0988847cc312cb88259b894899f6f239cf1791a5",
+            ),
+        ] {
+            let parsed = ApiKey::parse(key).unwrap();
+            assert_eq!(parsed.identity().to_kes_text(), identity);
+            assert_eq!(parsed.to_kes_text().expose(), key);
+            assert_eq!(Identity::parse(identity), Some(parsed.identity()));
+            assert_eq!(ApiKey::parse(parsed.to_text().expose()), Ok(parsed));
+        }
+        for bad in [
+            "kes:v1:",
+            "kes:v1:AAAA",
+            // Another kind of key.
+            "kes:v1:AQABAgMEBQYHCAkKCwwNDg8QERITFBUWFxgZGhscHR4f",
+            "kes:v2:AAABAgMEBQYHCAkKCwwNDg8QERITFBUWFxgZGhscHR4f",
+        ] {
+            assert_eq!(ApiKey::parse(bad), Err(CredentialError::ApiKeyForm));
+        }
+        for bad in ["a0", &"g".repeat(64), &"a".repeat(63), &"a".repeat(65)] {
+            assert_eq!(Identity::parse(bad), None, "{bad}");
         }
     }
 

@@ -136,13 +136,19 @@ pub(crate) async fn identity(command: KmsIdentityCommand) -> Result<ExitCode> {
     match command {
         KmsIdentityCommand::New { json } => {
             let key = ApiKey::generate(&SystemRandom);
-            let (identity, text) = (key.identity().to_string(), key.to_text());
+            let (identity, text) = (key.identity(), key.to_text());
+            let (kes_identity, kes_text) = (identity.to_kes_text(), key.to_kes_text());
             if json {
-                print::json(&json!({ "identity": identity, "api_key": text.expose() }))?;
+                print::json(&json!({
+                    "identity": identity.to_string(), "api_key": text.expose(),
+                    "kes_identity": kes_identity, "kes_api_key": kes_text.expose(),
+                }))?;
             } else {
                 print::out(&format!(
-                    "identity  {identity}\nAPI key   {} (shown once; keep it secret)\n",
-                    text.expose()
+                    "identity  {identity}\nAPI key   {} (shown once; keep it secret)\n\n\
+                     The same for KES clients:\nidentity  {kes_identity}\nAPI key   {}\n",
+                    text.expose(),
+                    kes_text.expose()
                 ))?;
             }
         }
