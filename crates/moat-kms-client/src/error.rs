@@ -58,7 +58,7 @@ impl Error {
         let key = key.clone();
         match self.code() {
             Some(Code::KeyNotFound) => KeyRingError::NotFound { key },
-            Some(Code::KeyDisabled) => KeyRingError::Disabled { key },
+            Some(Code::KeyDisabled | Code::KeyDeleting) => KeyRingError::Disabled { key },
             Some(Code::Denied | Code::Unauthenticated) => KeyRingError::Denied { key },
             Some(Code::InvalidCiphertext) => KeyRingError::Tampered { key },
             _ => KeyRingError::Unavailable {

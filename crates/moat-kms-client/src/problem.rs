@@ -44,12 +44,18 @@ codes! {
     Denied = 403, "denied", "The identity may not do this";
     /// The key is disabled.
     KeyDisabled = 403, "key-disabled", "The key is disabled";
+    /// The key waits out the grace period before its deletion.
+    KeyDeleting = 403, "key-deleting", "The key is being deleted";
+    /// The key's material never leaves the key manager.
+    KeyNotExportable = 403, "key-not-exportable", "The key was not made exportable";
     /// No such path.
     NotFound = 404, "not-found", "There is nothing at this path";
     /// No such enclave.
     EnclaveNotFound = 404, "enclave-not-found", "The enclave does not exist";
     /// No such key.
     KeyNotFound = 404, "key-not-found", "The key does not exist";
+    /// The key has no such version.
+    KeyVersionNotFound = 404, "key-version-not-found", "The key has no such version";
     /// No such identity.
     IdentityNotFound = 404, "identity-not-found", "The identity does not exist";
     /// No such policy.
@@ -64,12 +70,16 @@ codes! {
     KeyExists = 409, "key-exists", "The key already exists";
     /// The identity is known already.
     IdentityExists = 409, "identity-exists", "The identity already exists";
+    /// The key is for something else.
+    KeyUsage = 409, "key-usage", "The key can't be used for this";
     /// The key has as many versions as one may have.
     KeyVersionLimit = 409, "key-version-limit", "The key has too many versions";
     /// Others changed the same thing at the same time.
     Contended = 409, "contended", "Others changed the same thing at the same time";
     /// The body is too large.
     TooLarge = 413, "too-large", "The request is too large";
+    /// The caller asks too often.
+    RateLimited = 429, "rate-limited", "The identity asks too often";
     /// A fault of the server.
     Internal = 500, "internal", "The key manager failed";
     /// The server can't do it now; a retry is safe.

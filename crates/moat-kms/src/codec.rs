@@ -85,6 +85,13 @@ impl<'a> Reader<'a> {
         }
     }
 
+    /// Takes the format version, the first byte, of a row that has had several.
+    pub(crate) fn versioned(bytes: &'a [u8]) -> Result<(Self, u8), Malformed> {
+        let mut reader = Self(bytes);
+        let format = reader.u8()?;
+        Ok((reader, format))
+    }
+
     pub(crate) fn u8(&mut self) -> Result<u8, Malformed> {
         Ok(self.array::<1>()?[0])
     }
@@ -107,6 +114,15 @@ impl<'a> Reader<'a> {
         let (bytes, rest) = self.0.split_at_checked(len).ok_or(Malformed)?;
         self.0 = rest;
         Ok(bytes)
+    }
+
+    /// A byte that is 0 or 1.
+    pub(crate) fn flag(&mut self) -> Result<bool, Malformed> {
+        match self.u8()? {
+            0 => Ok(false),
+            1 => Ok(true),
+            _ => Err(Malformed),
+        }
     }
 
     pub(crate) fn text(&mut self) -> Result<&'a str, Malformed> {

@@ -1,11 +1,14 @@
 //! What an operation of the key manager can end in, apart from success.
 
+use std::time::Duration;
+
 use moat_kms_client::Identity;
 use moat_types::{EnclaveName, KeyName, KeyVersion};
 
 use crate::audit::AuditError;
 use crate::hsm::HsmError;
 use crate::policy::{Command, PolicyError};
+use crate::rows::Algorithm;
 
 /// Why the state could not be opened.
 #[derive(Debug, thiserror::Error)]
@@ -90,6 +93,42 @@ pub enum Error {
         /// The key.
         key: KeyName,
     },
+    /// The key waits out the grace period before its deletion.
+    #[error("KMS key {key} is being deleted; restore it within its grace period to use it")]
+    KeyDeleting {
+        /// The key.
+        key: KeyName,
+    },
+    /// The key has no such version, or not any more.
+    #[error("KMS key {key} has no version {version}")]
+    KeyVersionNotFound {
+        /// The key.
+        key: KeyName,
+        /// The version.
+        version: KeyVersion,
+    },
+    /// The key is of an algorithm that can't do this.
+    #[error("KMS key {key} is for {algorithm} and can't be used for this")]
+    KeyUsage {
+        /// The key.
+        key: KeyName,
+        /// Its algorithm.
+        algorithm: Algorithm,
+    },
+    /// The key's material never leaves the key manager.
+    #[error("KMS key {key} was not made exportable, so its material stays where it is")]
+    KeyNotExportable {
+        /// The key.
+        key: KeyName,
+    },
+    /// Imported material of a wrong length.
+    #[error("a key for {algorithm} has 32 bytes, and {length} were given")]
+    KeyMaterial {
+        /// For which algorithm.
+        algorithm: Algorithm,
+        /// How many bytes were given.
+        length: usize,
+    },
     /// The key has as many versions as one may have.
     #[error("KMS key {key} has {limit} versions, which is the limit")]
     KeyVersionLimit {
@@ -115,6 +154,30 @@ pub enum Error {
         min: usize,
         /// The longest that is taken.
         max: usize,
+    },
+    /// A key that would rotate too often, or never.
+    #[error(
+        "a key can rotate by itself once an hour at most, and once in a hundred years at least"
+    )]
+    Rotation,
+    /// A grace period that is too long.
+    #[error("a deletion waits for a year at most")]
+    Grace,
+    /// A list is too long.
+    #[error("at most {max} {what} are taken at once")]
+    Count {
+        /// Of what.
+        what: &'static str,
+        /// The most that is taken.
+        max: usize,
+    },
+    /// The caller asks more often than it may.
+    #[error("{identity} asks more often than it may; wait {retry_after:?}")]
+    RateLimited {
+        /// The caller.
+        identity: Identity,
+        /// When it may ask again.
+        retry_after: Duration,
     },
     /// No such identity.
     #[error("identity {identity} does not exist")]

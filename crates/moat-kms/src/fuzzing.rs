@@ -5,9 +5,9 @@ use moat_kms_client::wire::PolicyDocument;
 
 use crate::audit::fuzz_line;
 use crate::codec::Malformed;
-use crate::envelope::ciphertext_version;
+use crate::envelope::{ciphertext_version, fuzz_unversioned};
 use crate::hsm::HsmKey;
-use crate::policy::Policy;
+use crate::policy::{PathPolicy, Policy};
 use crate::rows::{
     AnchorRow, AuditKeyRow, EnclaveRow, HomeRow, IdentityRow, KeyRow, PolicyRow, Row,
 };
@@ -41,6 +41,25 @@ pub fn request_target(input: &[u8]) {
 pub fn ciphertext(input: &[u8]) {
     if let Some(version) = ciphertext_version(input) {
         assert!(version.number() > 0);
+    }
+}
+
+/// A ciphertext of another key manager.
+pub fn unversioned_ciphertext(input: &[u8]) {
+    fuzz_unversioned(input);
+}
+
+/// A KES policy's path pattern: what compiles is a policy.
+pub fn policy_path(input: &[u8]) {
+    if let Ok(path) = std::str::from_utf8(input) {
+        let paths = PathPolicy {
+            allow: vec![path.to_owned()],
+            deny: Vec::new(),
+        };
+        if let Ok(document) = paths.to_document() {
+            let policy = Policy::compile(&document);
+            assert!(policy.is_ok() || path.len() > 256, "{path}");
+        }
     }
 }
 
@@ -78,6 +97,8 @@ mod tests {
         policy(input);
         request_target(input);
         ciphertext(input);
+        unversioned_ciphertext(input);
+        policy_path(input);
         audit_line(input);
         row(input);
     }

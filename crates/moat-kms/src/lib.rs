@@ -20,14 +20,18 @@ mod state;
 mod wires;
 
 pub use crate::core::{
-    CONTEXT_BYTES_MAX, Caller, Core, CoreConfig, DATA_KEY_BYTES, DATA_KEY_BYTES_MAX, DataKey,
-    Decrypted, EnclaveInfo, Encrypted, EpochGrant, IdentityInfo, KEY_VERSIONS_MAX, KeyInfo,
-    KeyVersionInfo, ListQuery, OpenedEpoch, PLAINTEXT_BYTES_MAX, Page, PolicyInfo,
+    BATCH_ITEMS_MAX, CONTEXT_BYTES_MAX, Caller, Core, CoreConfig, DATA_KEY_BYTES,
+    DATA_KEY_BYTES_MAX, DELETION_GRACE, DELETION_GRACE_MAX, DUE_INTERVAL, DataKey, Decider,
+    Decision, Decrypt, Decrypted, EnclaveInfo, Encrypt, Encrypted, EpochGrant, ExportedVersion,
+    Generate, IMPORTED_VERSIONS_MAX, IdentityInfo, Import, KEY_VERSIONS_MAX, KeyInfo,
+    KeyVersionInfo, ListQuery, Mac, MacCode, NewKey, OpenedEpoch, PLAINTEXT_BYTES_MAX, Page,
+    PendingDeletion, PolicyInfo, ROTATION_MAX, ROTATION_MIN, SERVICE_ACCOUNTS_MAX, TAG_BYTES_MAX,
+    TAGS_MAX, Tags,
 };
 pub use envelope::{OVERHEAD_BYTES, ciphertext_version};
 pub use error::{DenyReason, Error, OpenError};
 pub use hsm::{Hsm, HsmError, HsmKey};
-pub use policy::{Command, PATTERNS_MAX, Policy, PolicyError, Verdict};
+pub use policy::{Command, PATTERNS_MAX, PathPolicy, Policy, PolicyError, Verdict};
 pub use rows::{Algorithm, Origin, Scope};
 pub use wires::body::BODY_TIMEOUT;
 pub use wires::{KmsServer, ServerInfo};

@@ -21,7 +21,7 @@ use crate::seal::Sealer;
 /// than this in use, rows are opened again, which takes microseconds.
 const OPENED_ROWS_MAX: usize = 10_000;
 /// How often a change is tried again when others change the same row.
-const CONTENTION_RETRIES: usize = 16;
+pub(crate) const CONTENTION_RETRIES: usize = 16;
 const HSM_ID_BYTES: usize = 8;
 
 pub(crate) struct State<M> {
@@ -36,6 +36,8 @@ pub(crate) struct State<M> {
 pub(crate) struct OpenEnclave {
     pub(crate) created: Origin,
     sealer: Sealer,
+    /// The enclave's row as it was read, so that a change can be made to depend on it.
+    row: Check,
 }
 
 impl<M: MetaStore> State<M> {
@@ -115,6 +117,62 @@ impl<M: MetaStore> State<M> {
         })
     }
 
+    /// As [`State::enclave`], but as it stands in the engine now: an enclave that another node
+    /// deleted is not found.
+    pub(crate) async fn enclave_for_change(
+        &self,
+        scope: &Scope,
+    ) -> Result<Option<Arc<OpenEnclave>>, Error> {
+        let value = self.store.get(&enclave_row(scope)).await?;
+        let held = read(&self.enclaves).get(scope).cloned();
+        match held {
+            Some(held) if held.row.expected == value => Ok(Some(held)),
+            _ => {
+                self.forget_enclave(scope);
+                self.enclave(scope).await
+            }
+        }
+    }
+
+    /// Takes an enclave out of memory.
+    pub(crate) fn forget_enclave(&self, scope: &Scope) {
+        self.enclaves
+            .write()
+            .unwrap_or_else(PoisonError::into_inner)
+            .remove(scope);
+    }
+
+    /// Removes an enclave's row: from then on nothing that is sealed under its key opens again.
+    /// `false` if the row changed since it was read.
+    pub(crate) async fn remove_enclave(
+        &self,
+        scope: &Scope,
+        enclave: &OpenEnclave,
+    ) -> Result<bool, Error> {
+        let writes = vec![Write::Delete(enclave.row.key.clone())];
+        let removed = self.commit_in(enclave, Vec::new(), writes).await?;
+        self.forget_enclave(scope);
+        Ok(removed)
+    }
+
+    /// Applies `writes` if all `checks` hold and the enclave is still there; `false` if a check
+    /// does not hold.
+    pub(crate) async fn commit_in(
+        &self,
+        enclave: &OpenEnclave,
+        mut checks: Vec<Check>,
+        writes: Vec<Write>,
+    ) -> Result<bool, Error> {
+        let own = checks.len();
+        checks.push(enclave.row.clone());
+        match self.store.commit(checks, writes).await? {
+            Outcome::Committed => Ok(true),
+            // The enclave was deleted, or sealed anew, between reading and writing.
+            Outcome::CheckFailed(index) if index == own => Err(Error::Contended),
+            Outcome::CheckFailed(_) => Ok(false),
+        }
+    }
+
     async fn load_enclave(&self, scope: &Scope) -> Result<Option<Arc<OpenEnclave>>, LoadError> {
         let meta_key = enclave_row(scope);
         let Some(value) = self.store.get(&meta_key).await? else {
@@ -131,6 +189,10 @@ impl<M: MetaStore> State<M> {
         let opened = Arc::new(OpenEnclave {
             created: row.created,
             sealer: Sealer::new(&row.key).ok_or(LoadError::Damaged)?,
+            row: Check {
+                key: meta_key,
+                expected: Some(value.clone()),
+            },
         });
         self.enclaves
             .write()
@@ -211,7 +273,11 @@ impl<M: MetaStore> State<M> {
     }
 
     /// Writes rows that must not exist yet; `false` if one does.
-    pub(crate) async fn create(&self, writes: Vec<Write>) -> Result<bool, Error> {
+    pub(crate) async fn create(
+        &self,
+        enclave: &OpenEnclave,
+        writes: Vec<Write>,
+    ) -> Result<bool, Error> {
         let checks = writes
             .iter()
             .map(|write| match write {
@@ -221,10 +287,20 @@ impl<M: MetaStore> State<M> {
                 },
             })
             .collect();
-        match self.store.commit(checks, writes).await? {
-            Outcome::Committed => Ok(true),
-            Outcome::CheckFailed(_) => Ok(false),
-        }
+        self.commit_in(enclave, checks, writes).await
+    }
+
+    /// The sealed bytes of a row.
+    pub(crate) async fn sealed(&self, meta_key: &[u8]) -> Result<Option<Bytes>, Error> {
+        Ok(self.store.get(meta_key).await?)
+    }
+
+    /// Removes rows whatever they hold.
+    pub(crate) async fn remove(&self, meta_keys: Vec<Bytes>) -> Result<(), Error> {
+        let writes = meta_keys.into_iter().map(Write::Delete).collect();
+        // Without checks a commit can't be refused.
+        let _ = self.store.commit(Vec::new(), writes).await?;
+        Ok(())
     }
 
     /// Applies one write whatever is there.
@@ -261,9 +337,8 @@ impl<M: MetaStore> State<M> {
                 expected: Some(sealed),
             };
             let write = self.put(enclave, meta_key, &changed);
-            match self.store.commit(vec![check], vec![write]).await? {
-                Outcome::Committed => return Ok(Some(changed)),
-                Outcome::CheckFailed(_) => {}
+            if self.commit_in(enclave, vec![check], vec![write]).await? {
+                return Ok(Some(changed));
             }
         }
         Err(Error::Contended)

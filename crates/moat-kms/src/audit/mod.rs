@@ -254,6 +254,15 @@ impl AuditLog {
     /// # Errors
     /// `AuditError` if it is not in the log; then it never will be.
     pub async fn commit(&self, facts: Facts) -> Result<(), AuditError> {
+        self.commit_all(vec![facts]).await
+    }
+
+    /// Writes several lines, one behind the other, and returns once all are durable. If the future
+    /// is dropped, they may still be written.
+    ///
+    /// # Errors
+    /// `AuditError` if none of them is in the log; then none ever will be.
+    pub async fn commit_all(&self, facts: Vec<Facts>) -> Result<(), AuditError> {
         let (done, durable) = oneshot::channel();
         self.send(facts, Some(done)).await?;
         durable.await.unwrap_or(Err(AuditError::Closed))
@@ -265,13 +274,23 @@ impl AuditLog {
     /// # Errors
     /// `AuditError::Closed` if the writer is gone.
     pub async fn note(&self, facts: Facts) -> Result<(), AuditError> {
+        self.send(vec![facts], None).await
+    }
+
+    /// As [`AuditLog::note`], for several lines.
+    ///
+    /// # Errors
+    /// `AuditError::Closed` if the writer is gone.
+    pub async fn note_all(&self, facts: Vec<Facts>) -> Result<(), AuditError> {
         self.send(facts, None).await
     }
 
-    async fn send(&self, facts: Facts, done: Option<writer::Done>) -> Result<(), AuditError> {
-        let permit = self.room.clone().acquire_owned().await;
-        let message = Message::Line {
-            line: Box::new(facts.into_line()),
+    async fn send(&self, facts: Vec<Facts>, done: Option<writer::Done>) -> Result<(), AuditError> {
+        // A batch that is larger than the queue waits until the queue is empty.
+        let room = facts.len().min(QUEUE_LINES_MAX) as u32;
+        let permit = self.room.clone().acquire_many_owned(room).await;
+        let message = Message::Lines {
+            lines: facts.into_iter().map(Facts::into_line).collect(),
             done,
             _room: permit.map_err(|_| AuditError::Closed)?,
         };

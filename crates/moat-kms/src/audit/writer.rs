@@ -16,10 +16,10 @@ use super::{Anchor, AuditConfig, AuditError, CheckpointSigner};
 pub(super) type Done = oneshot::Sender<Result<(), AuditError>>;
 
 pub(super) enum Message {
-    Line {
-        line: Box<AuditLine>,
+    Lines {
+        lines: Vec<AuditLine>,
         done: Option<Done>,
-        /// Given back when the line is written.
+        /// Given back when the lines are written.
         _room: OwnedSemaphorePermit,
     },
     Close {
@@ -132,13 +132,17 @@ impl Writer {
         let mut next = Some(first);
         while let Some(message) = next {
             match message {
-                Message::Line { line, done, _room } => {
-                    lines.push(*line);
+                Message::Lines {
+                    lines: more,
+                    done,
+                    _room,
+                } => {
                     rooms.push(_room);
                     match done {
                         Some(done) => waiting.push(done),
-                        None => unwaited += 1,
+                        None => unwaited += more.len() as u64,
                     }
+                    lines.extend(more);
                 }
                 Message::Close { done } => {
                     closing = Some(done);

@@ -2,8 +2,9 @@
 
 use std::sync::Arc;
 
-use moat_kms_client::Privilege;
+use moat_kms_client::{Identity, Privilege};
 use moat_meta::MetaStore;
+use moat_types::KeyName;
 
 use super::{Caller, Core};
 use crate::error::{DenyReason, Error};
@@ -18,24 +19,127 @@ pub(super) struct Access {
     level: Level,
 }
 
+#[derive(Clone)]
 enum Level {
     /// A SysAdmin anywhere, or an Admin in its enclave.
-    All,
+    All(Privilege),
     /// A user, by its policy.
-    Policy(Arc<PolicyRow>),
+    Policy(KeyName, Arc<PolicyRow>),
+}
+
+/// What a caller may do in a scope: found once, asked for each item of a batch.
+pub(super) struct Rights {
+    caller: Identity,
+    scope: Scope,
+    enclave: Option<Arc<OpenEnclave>>,
+    /// The row of the caller itself; none for a SysAdmin in an enclave.
+    own: Option<Arc<IdentityRow>>,
+    level: Result<Level, DenyReason>,
+}
+
+impl Rights {
+    /// Checks that the caller may use `command` on `name`. Without a name (a listing) any pattern
+    /// that allows the command is enough.
+    pub(super) fn check(&self, command: Command, name: Option<&str>) -> Result<(), Error> {
+        let allowed = match &self.level {
+            Ok(Level::All(_)) => Ok(()),
+            Ok(Level::Policy(_, policy)) => check_policy(policy, command, name),
+            Err(reason) => Err(*reason),
+        };
+        allowed.map_err(|reason| self.denied(command, reason))
+    }
+
+    /// Where the operation takes place. To be asked for behind a check: who may do nothing here
+    /// is not told whether the enclave exists.
+    pub(super) fn enclave(&self) -> Result<&Arc<OpenEnclave>, Error> {
+        self.enclave.as_ref().ok_or_else(|| match &self.scope {
+            Scope::Enclave(name) => Error::EnclaveNotFound {
+                enclave: name.clone(),
+            },
+            Scope::System => Error::Damaged {
+                row: "kms/e/".into(),
+            },
+        })
+    }
+
+    /// The row of the caller itself, if it is known in this very scope.
+    pub(super) const fn own(&self) -> Option<&Arc<IdentityRow>> {
+        self.own.as_ref()
+    }
+
+    /// Whether the caller may do anything in the scope.
+    pub(super) const fn is_admin(&self) -> bool {
+        matches!(self.level, Ok(Level::All(_)))
+    }
+
+    /// What decides for the caller: its privilege, or the policy and the pattern in it.
+    pub(super) fn explain(&self, command: Command, name: &str) -> Decision {
+        let (verdict, by, pattern) = match &self.level {
+            Ok(Level::All(privilege)) => (Verdict::Allowed, Decider::Privilege(*privilege), None),
+            Ok(Level::Policy(policy, row)) => {
+                let (verdict, pattern) = row.policy.explain(command, name);
+                (verdict, Decider::Policy(policy.clone()), pattern)
+            }
+            Err(reason) => (Verdict::NotAllowed, Decider::Nothing(*reason), None),
+        };
+        Decision {
+            verdict,
+            by,
+            pattern,
+        }
+    }
+
+    pub(super) const fn denied(&self, command: Command, reason: DenyReason) -> Error {
+        Error::Denied {
+            identity: self.caller,
+            command,
+            reason,
+        }
+    }
+
+    fn into_access(self, command: Command) -> Result<Access, Error> {
+        let level = self
+            .level
+            .clone()
+            .map_err(|reason| self.denied(command, reason))?;
+        let enclave = self.enclave()?.clone();
+        Ok(Access { enclave, level })
+    }
+}
+
+/// How it was decided whether an identity may do something.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub struct Decision {
+    /// The outcome.
+    pub verdict: Verdict,
+    /// What decided.
+    pub by: Decider,
+    /// The pattern of the policy that matched, if one did.
+    pub pattern: Option<String>,
+}
+
+/// What decided.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub enum Decider {
+    /// The privilege of the identity, or of the one whose service account it is.
+    Privilege(Privilege),
+    /// A policy.
+    Policy(KeyName),
+    /// Nothing speaks for the identity, and why not.
+    Nothing(DenyReason),
 }
 
 impl Access {
     /// Whether the caller may do anything in the scope.
     pub(super) const fn is_admin(&self) -> bool {
-        matches!(self.level, Level::All)
+        matches!(self.level, Level::All(_))
     }
 
     /// Whether `name` may be seen in a listing.
     pub(super) fn shows(&self, command: Command, name: &str) -> bool {
         match &self.level {
-            Level::All => true,
-            Level::Policy(row) => row.policy.decide(command, name) == Verdict::Allowed,
+            Level::All(_) => true,
+            Level::Policy(_, row) => row.policy.decide(command, name) == Verdict::Allowed,
         }
     }
 }
@@ -51,59 +155,100 @@ impl<M: MetaStore> Core<M> {
         command: Command,
         name: Option<&str>,
     ) -> Result<Access, Error> {
-        let denied = |reason| Error::Denied {
-            identity: caller.identity,
-            command,
-            reason,
+        let rights = self.rights(caller, scope, command).await?;
+        rights.check(command, name)?;
+        rights.into_access(command)
+    }
+
+    /// What `caller` may do in `scope`, for operations of the kind of `command`.
+    pub(super) async fn rights(
+        &self,
+        caller: &Caller,
+        scope: &Scope,
+        command: Command,
+    ) -> Result<Rights, Error> {
+        self.rights_of(caller.identity, scope, command).await
+    }
+
+    pub(super) async fn rights_of(
+        &self,
+        identity: Identity,
+        scope: &Scope,
+        command: Command,
+    ) -> Result<Rights, Error> {
+        // What changes the state must not do so in an enclave that another node just deleted.
+        let enclave = if command.changes() {
+            self.state.enclave_for_change(scope).await?
+        } else {
+            self.state.enclave(scope).await?
         };
-        let enclave = self.state.enclave(scope).await?;
-        let known = match &enclave {
-            Some(enclave) => self.identity(enclave, scope, caller).await?,
+        let own = match &enclave {
+            Some(enclave) => self.identity_row(enclave, scope, &identity).await?,
             None => None,
         };
-        let level = match known {
-            Some(row) if row.privilege != Privilege::User => Level::All,
-            Some(row) => {
-                let policy = row.policy.as_ref().ok_or(denied(DenyReason::NoPolicy))?;
-                let enclave = enclave.as_ref().expect("an identity was found in it");
-                let meta_key = policy_row(scope, policy.as_str());
-                let policy = self.state.get(enclave, &self.policies, &meta_key).await?;
-                let policy = policy.ok_or(denied(DenyReason::NoPolicy))?;
-                check_policy(&policy, command, name).map_err(denied)?;
-                Level::Policy(policy)
-            }
-            None if self.is_sysadmin(caller).await? => Level::All,
-            None => return Err(denied(DenyReason::UnknownIdentity)),
+        let level = match (&own, &enclave) {
+            (Some(own), Some(enclave)) => self.level(enclave, scope, own).await?,
+            _ if self.is_sysadmin(identity).await? => Ok(Level::All(Privilege::SysAdmin)),
+            _ => Err(DenyReason::UnknownIdentity),
         };
-        match (enclave, scope) {
-            (Some(enclave), _) => Ok(Access { enclave, level }),
-            (None, Scope::Enclave(name)) => Err(Error::EnclaveNotFound {
-                enclave: name.clone(),
-            }),
-            (None, Scope::System) => Err(Error::Damaged {
-                row: "kms/e/".into(),
-            }),
-        }
+        Ok(Rights {
+            caller: identity,
+            scope: scope.clone(),
+            enclave,
+            own,
+            level,
+        })
     }
 
-    async fn is_sysadmin(&self, caller: &Caller) -> Result<bool, Error> {
-        if self.root == Some(caller.identity) {
-            return Ok(true);
-        }
-        let Some(system) = self.state.enclave(&Scope::System).await? else {
-            return Ok(false);
-        };
-        let row = self.identity(&system, &Scope::System, caller).await?;
-        Ok(row.is_some_and(|row| row.privilege == Privilege::SysAdmin))
-    }
-
-    async fn identity(
+    /// What the owner of a row may do; a service account may do what its parent may.
+    async fn level(
         &self,
         enclave: &OpenEnclave,
         scope: &Scope,
-        caller: &Caller,
+        own: &Arc<IdentityRow>,
+    ) -> Result<Result<Level, DenyReason>, Error> {
+        let row = match &own.parent {
+            None => own.clone(),
+            Some(parent) => match self.identity_row(enclave, scope, parent).await? {
+                Some(row) => row,
+                None => return Ok(Err(DenyReason::UnknownIdentity)),
+            },
+        };
+        if row.privilege != Privilege::User {
+            return Ok(Ok(Level::All(row.privilege)));
+        }
+        let Some(name) = &row.policy else {
+            return Ok(Err(DenyReason::NoPolicy));
+        };
+        let meta_key = policy_row(scope, name.as_str());
+        let policy = self.state.get(enclave, &self.policies, &meta_key).await?;
+        Ok(policy
+            .map(|policy| Level::Policy(name.clone(), policy))
+            .ok_or(DenyReason::NoPolicy))
+    }
+
+    async fn is_sysadmin(&self, identity: Identity) -> Result<bool, Error> {
+        if self.root == Some(identity) {
+            return Ok(true);
+        }
+        let scope = Scope::System;
+        let Some(system) = self.state.enclave(&scope).await? else {
+            return Ok(false);
+        };
+        let Some(own) = self.identity_row(&system, &scope, &identity).await? else {
+            return Ok(false);
+        };
+        let level = self.level(&system, &scope, &own).await?;
+        Ok(matches!(level, Ok(Level::All(Privilege::SysAdmin))))
+    }
+
+    pub(super) async fn identity_row(
+        &self,
+        enclave: &OpenEnclave,
+        scope: &Scope,
+        identity: &Identity,
     ) -> Result<Option<Arc<IdentityRow>>, Error> {
-        let meta_key = identity_row(scope, &caller.identity.to_string());
+        let meta_key = identity_row(scope, &identity.to_string());
         self.state.get(enclave, &self.identities, &meta_key).await
     }
 }

@@ -5,7 +5,7 @@ use std::time::Duration;
 use moat_meta::MetaStore;
 use moat_types::{BucketName, EnclaveName, EpochId, KeyName, KeyVersion, SecretBytes};
 
-use super::keys::unwrap;
+use super::data::{encrypting_version, unwrap};
 use super::{Caller, Core};
 use crate::envelope::Purpose;
 use crate::error::Error;
@@ -63,7 +63,7 @@ impl<M: MetaStore> Core<M> {
             let row = self
                 .usable_key(caller, &scope, enclave, name, command)
                 .await?;
-            let version = row.latest();
+            let version = encrypting_version(name, &row, None)?;
             trail.version(version.number);
             let mut key = vec![0; EPOCH_KEY_BYTES];
             self.state.random.fill(&mut key);

@@ -6,10 +6,15 @@
 //! caller went away in the middle shows as `begun` without an end.
 
 mod access;
+mod data;
+mod due;
 mod enclaves;
 mod epochs;
 mod identities;
 mod keys;
+mod lifecycle;
+mod permit;
+mod policies;
 mod trail;
 
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
@@ -20,13 +25,21 @@ use moat_meta::MetaStore;
 use moat_types::{Clock, Random, SecretBytes};
 use tokio::task::JoinHandle;
 
+pub use access::{Decider, Decision};
+pub use data::{
+    BATCH_ITEMS_MAX, CONTEXT_BYTES_MAX, DATA_KEY_BYTES, DATA_KEY_BYTES_MAX, DataKey, Decrypt,
+    Decrypted, Encrypt, Encrypted, Generate, Mac, MacCode, PLAINTEXT_BYTES_MAX,
+};
+pub use due::DUE_INTERVAL;
 pub use enclaves::EnclaveInfo;
 pub use epochs::{EpochGrant, OpenedEpoch};
-pub use identities::{IdentityInfo, PolicyInfo};
+pub use identities::{IdentityInfo, SERVICE_ACCOUNTS_MAX, TAG_BYTES_MAX, TAGS_MAX, Tags};
 pub use keys::{
-    CONTEXT_BYTES_MAX, DATA_KEY_BYTES, DATA_KEY_BYTES_MAX, DataKey, Decrypted, Encrypted,
-    KEY_VERSIONS_MAX, KeyInfo, KeyVersionInfo, PLAINTEXT_BYTES_MAX,
+    IMPORTED_VERSIONS_MAX, Import, KEY_VERSIONS_MAX, KeyInfo, KeyVersionInfo, NewKey,
+    PendingDeletion, ROTATION_MAX, ROTATION_MIN,
 };
+pub use lifecycle::{DELETION_GRACE, DELETION_GRACE_MAX, ExportedVersion};
+pub use policies::PolicyInfo;
 
 use crate::audit::{
     Anchor, AuditConfig, AuditError, AuditLine, AuditLog, CheckpointSigner, Filter,
@@ -158,6 +171,7 @@ impl<M: MetaStore> Core<M> {
         core.keep_anchor().await?;
         let keeper = tokio::spawn(keep_anchors(Arc::downgrade(&core), core.audit.anchors()));
         *core.keeper() = Some(keeper);
+        tokio::spawn(due::watch(Arc::downgrade(&core)));
         Ok(core)
     }
 
@@ -213,22 +227,6 @@ impl<M: MetaStore> Core<M> {
         }
         .await;
         trail.noted(result).await
-    }
-
-    /// Whether `caller` may read the metrics.
-    ///
-    /// # Errors
-    /// `Error::Denied` without `METRICS:READ` in the system.
-    pub async fn check_metrics(&self, caller: &Caller) -> Result<(), Error> {
-        // Scrapes come every few seconds and release nothing: only refusals go to the audit.
-        let (scope, command) = (Scope::System, Command::MetricsRead);
-        match self
-            .authorize(caller, &scope, command, Some("metrics"))
-            .await
-        {
-            Ok(_) => Ok(()),
-            Err(e) => self.trail(caller, &scope, command).noted(Err(e)).await,
-        }
     }
 
     /// The key that signs the checkpoints of the audit.
@@ -301,7 +299,7 @@ async fn load_signer<M: MetaStore>(state: &State<M>) -> Result<CheckpointSigner,
             };
             // Another node may be first; what stands there then is what counts.
             let _ = state
-                .create(vec![state.put(&system, &meta_key, &row)])
+                .create(&system, vec![state.put(&system, &meta_key, &row)])
                 .await?;
             let row = state.get::<AuditKeyRow>(&system, &cache, &meta_key).await?;
             row.ok_or(OpenError::Incomplete)?

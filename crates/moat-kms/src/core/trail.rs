@@ -21,6 +21,40 @@ pub(super) struct Trail<'a> {
 }
 
 impl<M: MetaStore> Core<M> {
+    /// The trail of something that the key manager does by itself, because it is due.
+    pub(super) fn own_trail(&self, scope: &Scope, command: Command) -> Trail<'_> {
+        let mut trail = self.trail(
+            &Caller::local(moat_kms_client::Identity::from_spki_sha256([0; 32])),
+            scope,
+            command,
+        );
+        trail.facts.identity = None;
+        trail
+    }
+
+    /// Ends a batch: one wait for all its lines. If any of it was a release, nothing of it is
+    /// answered before all lines are durable.
+    pub(super) async fn end_batch<T>(
+        &self,
+        mut trails: Vec<Trail<'_>>,
+        results: Vec<Result<T, Error>>,
+    ) -> Result<Vec<Result<T, Error>>, Error> {
+        let lines = trails
+            .iter_mut()
+            .zip(&results)
+            .map(|(trail, result)| trail.close(result))
+            .collect();
+        let written = if results.iter().any(Result::is_ok) {
+            self.audit.commit_all(lines).await
+        } else {
+            self.audit.note_all(lines).await
+        };
+        match written {
+            Err(e) if results.iter().any(Result::is_ok) => Err(e.into()),
+            _ => Ok(results),
+        }
+    }
+
     pub(super) fn trail(&self, caller: &Caller, scope: &Scope, command: Command) -> Trail<'_> {
         Trail {
             audit: &self.audit,
@@ -96,16 +130,7 @@ impl Trail<'_> {
     }
 
     async fn end<T>(&mut self, result: Result<T, Error>, durable: bool) -> Result<T, Error> {
-        let (outcome, reason) = match &result {
-            Ok(_) => (Outcome::Allowed, None),
-            Err(Error::Denied { reason, .. }) => (Outcome::Denied, Some(reason.to_string())),
-            Err(e) => (Outcome::Error, Some(e.to_string())),
-        };
-        self.facts.outcome = outcome;
-        self.facts.reason = reason;
-        self.facts.micros = self.micros();
-        self.count(outcome);
-        let facts = self.facts.clone();
+        let facts = self.close(&result);
         let written = if self.begun || (durable && result.is_ok()) {
             self.audit.commit(facts).await
         } else {
@@ -117,6 +142,20 @@ impl Trail<'_> {
             // Why the operation failed says more than that its line could not be written.
             (Err(e), _) => Err(e),
         }
+    }
+
+    /// The facts of an operation that has ended, for a caller who writes those of several at once.
+    pub(super) fn close<T>(&mut self, result: &Result<T, Error>) -> Facts {
+        let (outcome, reason) = match result {
+            Ok(_) => (Outcome::Allowed, None),
+            Err(Error::Denied { reason, .. }) => (Outcome::Denied, Some(reason.to_string())),
+            Err(e) => (Outcome::Error, Some(e.to_string())),
+        };
+        self.facts.outcome = outcome;
+        self.facts.reason = reason;
+        self.facts.micros = self.micros();
+        self.count(outcome);
+        self.facts.clone()
     }
 
     fn count(&self, outcome: Outcome) {

@@ -64,7 +64,15 @@ fn describe(error: &Error) -> (Code, String) {
         Error::KeyNotFound { .. } => Code::KeyNotFound,
         Error::KeyExists { .. } => Code::KeyExists,
         Error::KeyDisabled { .. } => Code::KeyDisabled,
+        Error::KeyDeleting { .. } => Code::KeyDeleting,
+        Error::KeyVersionNotFound { .. } => Code::KeyVersionNotFound,
+        Error::KeyUsage { .. } => Code::KeyUsage,
+        Error::KeyNotExportable { .. } => Code::KeyNotExportable,
         Error::KeyVersionLimit { .. } => Code::KeyVersionLimit,
+        Error::RateLimited { .. } => Code::RateLimited,
+        Error::KeyMaterial { .. } | Error::Rotation | Error::Grace | Error::Count { .. } => {
+            Code::BadRequest
+        }
         Error::InvalidCiphertext { .. } => Code::InvalidCiphertext,
         Error::Length { .. } | Error::IdentityForm(_) | Error::PolicyForm(_) => Code::BadRequest,
         Error::IdentityNotFound { .. } => Code::IdentityNotFound,
@@ -142,11 +150,12 @@ fn refuse(refusal: Refusal, request_id: &str) -> Response<Body> {
 #[cfg(test)]
 mod tests {
     use moat_kms_client::Identity;
-    use moat_types::{EnclaveName, KeyName};
+    use moat_types::{EnclaveName, KeyName, KeyVersion};
 
     use super::*;
     use crate::error::DenyReason;
     use crate::policy::{Command, PolicyError};
+    use crate::rows::Algorithm;
 
     #[test]
     fn every_error_has_its_code_and_tells_no_more_than_it_may() {
@@ -171,6 +180,48 @@ mod tests {
             (Error::KeyNotFound { key: key() }, Code::KeyNotFound),
             (Error::KeyExists { key: key() }, Code::KeyExists),
             (Error::KeyDisabled { key: key() }, Code::KeyDisabled),
+            (Error::KeyDeleting { key: key() }, Code::KeyDeleting),
+            (
+                Error::KeyVersionNotFound {
+                    key: key(),
+                    version: KeyVersion::FIRST,
+                },
+                Code::KeyVersionNotFound,
+            ),
+            (
+                Error::KeyUsage {
+                    key: key(),
+                    algorithm: Algorithm::HmacSha256,
+                },
+                Code::KeyUsage,
+            ),
+            (
+                Error::KeyNotExportable { key: key() },
+                Code::KeyNotExportable,
+            ),
+            (
+                Error::KeyMaterial {
+                    algorithm: Algorithm::Aes256,
+                    length: 31,
+                },
+                Code::BadRequest,
+            ),
+            (Error::Rotation, Code::BadRequest),
+            (Error::Grace, Code::BadRequest),
+            (
+                Error::Count {
+                    what: "items",
+                    max: 1,
+                },
+                Code::BadRequest,
+            ),
+            (
+                Error::RateLimited {
+                    identity,
+                    retry_after: std::time::Duration::from_secs(1),
+                },
+                Code::RateLimited,
+            ),
             (
                 Error::KeyVersionLimit {
                     key: key(),

@@ -9,8 +9,8 @@
 //!         -  tag, 16 bytes
 //! ```
 //!
-//! The cipher is AES-256-GCM under HMAC-SHA-256(key material, label || salt): each operation has
-//! a key of its own, so the number of operations under one key version has no practical limit (a
+//! The cipher is that of the key version, AES-256-GCM or ChaCha20-Poly1305, under
+//! HMAC-SHA-256(key material, label || salt): each operation has a key of its own, so the number of operations under one key version has no practical limit (a
 //! repeated salt alone, expected after 2^64 operations, would still meet a random nonce).
 //!
 //! The associated data holds, each behind its length: a label, the purpose, the enclave, the key
@@ -19,10 +19,22 @@
 //! not give the right to lease epochs. The format byte keeps it apart from JSON, which clients
 //! look for.
 
-use aws_lc_rs::aead::{AES_256_GCM, Aad, LessSafeKey, NONCE_LEN, Nonce, UnboundKey};
+mod hchacha;
+mod kes;
+mod mac;
+
+use aws_lc_rs::aead::{
+    AES_256_GCM, Aad, CHACHA20_POLY1305, LessSafeKey, NONCE_LEN, Nonce, UnboundKey,
+};
 use aws_lc_rs::hmac;
 use moat_types::{BucketName, EnclaveName, EpochId, KeyName, KeyVersion, Random, SecretBytes};
 use zeroize::Zeroizing;
+
+pub(crate) use kes::decrypt_unversioned;
+pub(crate) use kes::fuzz_target as fuzz_unversioned;
+pub(crate) use mac::{mac, verify_mac};
+
+use crate::rows::{Algorithm, VersionRow};
 
 const FORMAT: u8 = 1;
 const SALT_BYTES: usize = 16;
@@ -102,17 +114,16 @@ pub fn ciphertext_version(ciphertext: &[u8]) -> Option<KeyVersion> {
     KeyVersion::new(u32::from_be_bytes(*number))
 }
 
-/// Encrypts under one version of a key.
+/// Encrypts under one version of a key, whose algorithm must be one that encrypts.
 pub(crate) fn encrypt(
-    material: &SecretBytes,
-    version: KeyVersion,
+    version: &VersionRow,
     binding: &Binding<'_>,
     plaintext: &[u8],
     random: &dyn Random,
 ) -> Vec<u8> {
     let mut out = Vec::with_capacity(plaintext.len() + OVERHEAD_BYTES);
     out.push(FORMAT);
-    out.extend_from_slice(&version.number().to_be_bytes());
+    out.extend_from_slice(&version.number.number().to_be_bytes());
     let mut drawn = [0; SALT_BYTES + NONCE_LEN];
     random.fill(&mut drawn);
     out.extend_from_slice(&drawn);
@@ -120,10 +131,10 @@ pub(crate) fn encrypt(
     let nonce = Nonce::try_assume_unique_for_key(nonce).expect("12 bytes were drawn");
     // A ciphertext's place holds the plaintext until it is encrypted in place.
     out.extend_from_slice(plaintext);
-    let tag = operation_key(material, salt)
+    let tag = operation_key(version, salt)
         .seal_in_place_separate_tag(
             nonce,
-            Aad::from(binding.associated_data(version)),
+            Aad::from(binding.associated_data(version.number)),
             &mut out[HEADER_BYTES..],
         )
         .expect("plaintexts are far below the limit of the cipher");
@@ -133,39 +144,41 @@ pub(crate) fn encrypt(
 
 /// Opens what `encrypt` gave under the same version and binding; `None` for anything else.
 pub(crate) fn decrypt(
-    material: &SecretBytes,
-    version: KeyVersion,
+    version: &VersionRow,
     binding: &Binding<'_>,
     ciphertext: &[u8],
 ) -> Option<SecretBytes> {
-    if ciphertext_version(ciphertext)? != version {
+    if ciphertext_version(ciphertext)? != version.number || !version.algorithm.encrypts() {
         return None;
     }
     let (header, body) = ciphertext.split_at(HEADER_BYTES);
     let (salt, nonce) = header[5..].split_at(SALT_BYTES);
     let nonce = Nonce::try_assume_unique_for_key(nonce).ok()?;
     let mut buffer = Zeroizing::new(body.to_vec());
-    let plaintext = operation_key(material, salt)
+    let plaintext = operation_key(version, salt)
         .open_in_place(
             nonce,
-            Aad::from(binding.associated_data(version)),
+            Aad::from(binding.associated_data(version.number)),
             &mut buffer,
         )
         .ok()?;
     Some(SecretBytes::new(plaintext.to_vec()))
 }
 
-fn operation_key(material: &SecretBytes, salt: &[u8]) -> LessSafeKey {
-    let key = hmac::Key::new(hmac::HMAC_SHA256, material.expose());
+fn operation_key(version: &VersionRow, salt: &[u8]) -> LessSafeKey {
+    // The label names the cipher, so that material imported for both gives unrelated keys.
+    let (cipher, label): (_, &[u8]) = match version.algorithm {
+        Algorithm::ChaCha20 => (&CHACHA20_POLY1305, b"moat kms operation key v1 chacha20"),
+        Algorithm::Aes256 | Algorithm::HmacSha256 => (&AES_256_GCM, b"moat kms operation key v1"),
+    };
+    let key = hmac::Key::new(hmac::HMAC_SHA256, version.material.expose());
     let mut derivation = hmac::Context::with_key(&key);
-    derivation.update(b"moat kms operation key v1");
+    derivation.update(label);
     derivation.update(salt);
     let derived = Zeroizing::new(
         <[u8; 32]>::try_from(derivation.sign().as_ref()).expect("SHA-256 gives 32 bytes"),
     );
-    LessSafeKey::new(
-        UnboundKey::new(&AES_256_GCM, derived.as_slice()).expect("32 bytes are an AES-256 key"),
-    )
+    LessSafeKey::new(UnboundKey::new(cipher, derived.as_slice()).expect("both take 32 bytes"))
 }
 
 #[cfg(test)]
@@ -176,19 +189,27 @@ mod tests {
 
     const V1: KeyVersion = KeyVersion::FIRST;
 
+    pub(super) fn key(material: u8, number: KeyVersion, algorithm: Algorithm) -> VersionRow {
+        VersionRow {
+            number,
+            algorithm,
+            created: crate::rows::Origin {
+                at: moat_types::UnixMillis(0),
+                by: None,
+            },
+            imported: false,
+            material: SecretBytes::new(vec![material; 32]),
+            mac_material: None,
+        }
+    }
+
     fn check_opens(
         material: u8,
         version: KeyVersion,
         binding: &Binding<'_>,
         sealed: &[u8],
     ) -> bool {
-        decrypt(
-            &SecretBytes::new(vec![material; 32]),
-            version,
-            binding,
-            sealed,
-        )
-        .is_some()
+        decrypt(&key(material, version, Algorithm::Aes256), binding, sealed).is_some()
     }
 
     #[test]
@@ -197,7 +218,7 @@ mod tests {
             EnclaveName::parse("e").unwrap(),
             EnclaveName::parse("f").unwrap(),
         );
-        let (key, other_key) = (KeyName::parse("k").unwrap(), KeyName::parse("l").unwrap());
+        let (name, other_key) = (KeyName::parse("k").unwrap(), KeyName::parse("l").unwrap());
         let (bucket, other_bucket) = (
             BucketName::parse("abc").unwrap(),
             BucketName::parse("abd").unwrap(),
@@ -209,16 +230,15 @@ mod tests {
         };
         let home = Binding {
             enclave: &enclave,
-            key: &key,
+            key: &name,
             purpose,
         };
-        let material = SecretBytes::new(vec![9; 32]);
-        let sealed = encrypt(&material, V1, &home, &[7; 32], &SystemRandom);
+        let version = key(9, V1, Algorithm::Aes256);
+        let sealed = encrypt(&version, &home, &[7; 32], &SystemRandom);
         assert_eq!(sealed.len(), 32 + OVERHEAD_BYTES);
-        assert_eq!(
-            decrypt(&material, V1, &home, &sealed).unwrap().expose(),
-            [7; 32]
-        );
+        assert_eq!(decrypt(&version, &home, &sealed).unwrap().expose(), [7; 32]);
+        let other_cipher = key(9, V1, Algorithm::ChaCha20);
+        assert!(decrypt(&other_cipher, &home, &sealed).is_none());
 
         let as_data = home.purpose.context();
         for other in [
@@ -269,16 +289,23 @@ mod tests {
     #[test]
     fn two_encryptions_of_the_same_differ() {
         let enclave = EnclaveName::parse("e").unwrap();
-        let key = KeyName::parse("k").unwrap();
+        let name = KeyName::parse("k").unwrap();
         let home = Binding {
             enclave: &enclave,
-            key: &key,
+            key: &name,
             purpose: Purpose::Data { context: b"" },
         };
-        let material = SecretBytes::new(vec![9; 32]);
-        let seal = || encrypt(&material, V1, &home, b"", &SystemRandom);
-        assert_ne!(seal(), seal());
-        assert_eq!(ciphertext_version(&seal()), Some(V1));
+        for algorithm in [Algorithm::Aes256, Algorithm::ChaCha20] {
+            let version = key(9, V1, algorithm);
+            let seal = || encrypt(&version, &home, b"", &SystemRandom);
+            assert_ne!(seal(), seal());
+            assert_eq!(ciphertext_version(&seal()), Some(V1));
+            assert_eq!(
+                decrypt(&version, &home, &seal()).unwrap().expose(),
+                [0; 0],
+                "{algorithm}"
+            );
+        }
         assert_eq!(ciphertext_version(b"{}"), None);
     }
 }

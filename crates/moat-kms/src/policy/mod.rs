@@ -4,109 +4,27 @@
 //! allow and patterns that deny. A pattern is a name, a beginning of names that ends in `*`, or
 //! `*` alone. Deny is looked at first; what nothing allows is refused.
 
+mod command;
+mod paths;
+mod patterns;
+
 use std::collections::BTreeMap;
-use std::fmt;
 
 use moat_kms_client::wire::{Patterns, PolicyDocument};
 
+pub use command::Command;
+pub use paths::PathPolicy;
+
 use crate::codec::{Malformed, Reader, Writer};
-
-macro_rules! commands {
-    ($($(#[$doc:meta])* $name:ident = $code:literal, $text:literal;)*) => {
-        /// An operation of the key manager, as policies and the audit name it. The codes are
-        /// those of the MinKMS wire; ours begin at 1,000.
-        #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Debug)]
-        #[repr(u16)]
-        pub enum Command { $($(#[$doc])* $name = $code,)* }
-
-        impl Command {
-            /// Every command.
-            pub const ALL: &[Self] = &[$(Self::$name,)*];
-
-            /// The name, as in `KEY:CREATE`.
-            pub const fn as_str(self) -> &'static str {
-                match self { $(Self::$name => $text,)* }
-            }
-        }
-    };
-}
-
-commands! {
-    /// Make an enclave.
-    EnclaveCreate = 101, "ENCLAVE:CREATE";
-    /// Describe an enclave.
-    EnclaveStatus = 103, "ENCLAVE:STATUS";
-    /// List enclaves.
-    EnclaveList = 104, "ENCLAVE:LIST";
-    /// Make a key, or a new version of one.
-    KeyCreate = 201, "KEY:CREATE";
-    /// Describe a key.
-    KeyStatus = 204, "KEY:STATUS";
-    /// Encrypt under a key.
-    KeyEncrypt = 205, "KEY:ENCRYPT";
-    /// Decrypt under a key.
-    KeyDecrypt = 206, "KEY:DECRYPT";
-    /// Make a data key.
-    KeyGenerate = 207, "KEY:GENERATE";
-    /// List keys.
-    KeyList = 208, "KEY:LIST";
-    /// List the versions of a key.
-    KeyListVersions = 209, "KEY:LISTVERSIONS";
-    /// Write a policy.
-    PolicyCreate = 301, "POLICY:CREATE";
-    /// Give an identity a policy.
-    PolicyAssign = 303, "POLICY:ASSIGN";
-    /// Read a policy.
-    PolicyGet = 304, "POLICY:GET";
-    /// List policies.
-    PolicyList = 306, "POLICY:LIST";
-    /// Make an identity known.
-    IdentityCreate = 401, "IDENTITY:CREATE";
-    /// Describe an identity.
-    IdentityStatus = 403, "IDENTITY:STATUS";
-    /// List identities.
-    IdentityList = 404, "IDENTITY:LIST";
-    /// Let a disabled key be used again.
-    KeyEnable = 1001, "KEY:ENABLE";
-    /// Stop a key from being used.
-    KeyDisable = 1002, "KEY:DISABLE";
-    /// Make an epoch key and lease it.
-    EpochGenerate = 1003, "EPOCH:GENERATE";
-    /// Open a wrapped epoch key and lease it.
-    EpochOpen = 1004, "EPOCH:OPEN";
-    /// Read the audit.
-    AuditRead = 1005, "AUDIT:READ";
-    /// Read the metrics.
-    MetricsRead = 1006, "METRICS:READ";
-}
-
-impl Command {
-    /// Parses a name in any case.
-    pub fn parse(text: &str) -> Option<Self> {
-        Self::ALL
-            .iter()
-            .copied()
-            .find(|command| command.as_str().eq_ignore_ascii_case(text))
-    }
-
-    fn from_code(code: u32) -> Option<Self> {
-        Self::ALL
-            .iter()
-            .copied()
-            .find(|command| *command as u32 == code)
-    }
-}
-
-impl fmt::Display for Command {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str(self.as_str())
-    }
-}
+use patterns::PatternSet;
 
 /// Why a policy document was refused. The message may be shown to the caller.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 #[non_exhaustive]
 pub enum PolicyError {
+    /// A path pattern that no operation answers to.
+    #[error("policy path {0:?} is the path of no operation")]
+    UnknownPath(String),
     /// A command that does not exist.
     #[error("policy names the unknown command {0:?}")]
     UnknownCommand(String),
@@ -120,8 +38,6 @@ pub enum PolicyError {
     TooLarge,
 }
 
-/// The longest pattern: names are at most 128 bytes, identities 46; the rest is room.
-const PATTERN_BYTES_MAX: usize = 256;
 /// More patterns than this in one policy are surely generated in error, and every call reads them.
 pub const PATTERNS_MAX: usize = 1024;
 const FORMAT: u8 = 1;
@@ -168,6 +84,20 @@ impl Policy {
             Verdict::Allowed
         } else {
             Verdict::NotAllowed
+        }
+    }
+
+    /// As [`Policy::decide`], and the pattern that decides, if one does.
+    pub fn explain(&self, command: Command, name: &str) -> (Verdict, Option<String>) {
+        let matching = |rules: &BTreeMap<Command, PatternSet>| {
+            rules.get(&command).and_then(|set| set.matching(name))
+        };
+        if let Some(pattern) = matching(&self.deny) {
+            (Verdict::DeniedByRule, Some(pattern))
+        } else if let Some(pattern) = matching(&self.allow) {
+            (Verdict::Allowed, Some(pattern))
+        } else {
+            (Verdict::NotAllowed, None)
         }
     }
 
@@ -243,64 +173,6 @@ fn compile_rules(
     }
     compiled.values_mut().for_each(PatternSet::normalise);
     Ok(compiled)
-}
-
-/// Patterns of one command: sorted, so that a name is looked up, not compared with each.
-#[derive(Clone, PartialEq, Eq, Debug, Default)]
-struct PatternSet {
-    names: Vec<Box<str>>,
-    /// Beginnings, without their `*`; the empty one matches everything. None begins with another.
-    beginnings: Vec<Box<str>>,
-}
-
-impl PatternSet {
-    fn insert(&mut self, pattern: &str) -> Result<(), PolicyError> {
-        let beginning = pattern.strip_suffix('*');
-        let literal = beginning.unwrap_or(pattern);
-        if pattern.is_empty() || pattern.len() > PATTERN_BYTES_MAX || literal.contains('*') {
-            let shown = pattern.chars().take(PATTERN_BYTES_MAX).collect();
-            return Err(PolicyError::Pattern(shown));
-        }
-        match beginning {
-            Some(beginning) => self.beginnings.push(beginning.into()),
-            None => self.names.push(pattern.into()),
-        }
-        Ok(())
-    }
-
-    fn normalise(&mut self) {
-        self.beginnings.sort();
-        // In sorted order a beginning follows every beginning of itself at once, or after others
-        // that share it; so comparing with the last one kept is enough.
-        let mut kept: Vec<Box<str>> = Vec::with_capacity(self.beginnings.len());
-        for beginning in self.beginnings.drain(..) {
-            if !kept
-                .last()
-                .is_some_and(|last| beginning.starts_with(&**last))
-            {
-                kept.push(beginning);
-            }
-        }
-        self.beginnings = kept;
-        self.names.sort();
-        self.names.dedup();
-    }
-
-    fn matches(&self, name: &str) -> bool {
-        if self.names.binary_search_by(|n| (**n).cmp(name)).is_ok() {
-            return true;
-        }
-        // Only the greatest beginning that is not above the name can be one of it, because no
-        // beginning of the set begins with another.
-        let above = self.beginnings.partition_point(|b| &**b <= name);
-        above > 0 && name.starts_with(&*self.beginnings[above - 1])
-    }
-
-    fn to_patterns(&self) -> Vec<String> {
-        let beginnings = self.beginnings.iter().map(|b| format!("{b}*"));
-        let names = self.names.iter().map(|n| n.to_string());
-        beginnings.chain(names).collect()
-    }
 }
 
 #[cfg(test)]
@@ -391,7 +263,11 @@ mod tests {
             prop_assert_eq!(&Policy::decode(&mut reader).unwrap(), &policy);
             prop_assert_eq!(&Policy::compile(&policy.to_document()).unwrap(), &policy);
             for command in [Command::KeyList, Command::KeyCreate, Command::KeyStatus] {
-                prop_assert_eq!(policy.decide(command, &name), naive(&document, command, &name));
+                let verdict = naive(&document, command, &name);
+                prop_assert_eq!(policy.decide(command, &name), verdict);
+                let (explained, rule) = policy.explain(command, &name);
+                prop_assert_eq!(explained, verdict);
+                prop_assert_eq!(rule.is_some(), verdict != Verdict::NotAllowed);
             }
         }
     }

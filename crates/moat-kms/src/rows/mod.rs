@@ -5,6 +5,7 @@
 //! kms/k/<enclave>/<key>        key with all its versions        sealed under the enclave key
 //! kms/i/<enclave>/<identity>   identity                         sealed under the enclave key
 //! kms/h/<identity>             the enclave an identity is of    sealed under the system's key
+//! kms/d/<time>/<enclave>/<key> when a key is due for something  empty: the key's row says what
 //! kms/p/<enclave>/<policy>     policy                           sealed under the enclave key
 //! kms/s/<name>                 singletons (audit key, anchor)   sealed under the system's key
 //! ```
@@ -12,9 +13,16 @@
 //! Names can't hold a `/`, so no row can pass for another. Each value begins, once opened, with
 //! its format version.
 
+mod identity;
+mod key;
+
 use bytes::Bytes;
-use moat_kms_client::{Identity, Privilege};
-use moat_types::{EnclaveName, KeyName, KeyVersion, SecretBytes, UnixMillis};
+use moat_kms_client::Identity;
+use moat_types::{EnclaveName, KeyName, SecretBytes, UnixMillis};
+
+pub(crate) use identity::IdentityRow;
+pub use key::Algorithm;
+pub(crate) use key::{Deletion, KeyRow, VersionRow};
 
 use crate::codec::{Malformed, Reader, Writer};
 use crate::policy::Policy;
@@ -59,6 +67,25 @@ pub(crate) fn home_row(identity: &Identity) -> Bytes {
 
 pub(crate) fn policy_row(scope: &Scope, policy: &str) -> Bytes {
     format!("kms/p/{}/{policy}", scope.as_str()).into()
+}
+
+/// The beginning of all rows of what is due.
+pub(crate) const DUE_ROWS: &str = "kms/d/";
+
+/// When something is due for a key. In order of time, so that what is due comes first.
+pub(crate) fn due_row(at: UnixMillis, enclave: &str, key: &str) -> Bytes {
+    let at = u64::try_from(at.0).unwrap_or_default();
+    format!("{DUE_ROWS}{at:016x}/{enclave}/{key}").into()
+}
+
+/// Takes the key of a due row apart: when, in which enclave, which key.
+pub(crate) fn parse_due_row(meta_key: &[u8]) -> Option<(UnixMillis, EnclaveName, KeyName)> {
+    let text = std::str::from_utf8(meta_key).ok()?.strip_prefix(DUE_ROWS)?;
+    let mut parts = text.splitn(3, '/');
+    let at = u64::from_str_radix(parts.next()?, 16).ok()?;
+    let enclave = EnclaveName::parse(parts.next()?).ok()?;
+    let key = KeyName::parse(parts.next()?).ok()?;
+    Some((UnixMillis(i64::try_from(at).ok()?), enclave, key))
 }
 
 pub(crate) fn singleton_row(name: &str) -> Bytes {
@@ -121,156 +148,6 @@ impl Row for EnclaveRow {
         let created = Origin::decode(&mut reader)?;
         reader.end()?;
         Ok(Self { key, created })
-    }
-}
-
-/// The cipher of a key version.
-#[derive(Clone, Copy, PartialEq, Eq, Debug)]
-pub enum Algorithm {
-    /// AES-256-GCM.
-    Aes256,
-}
-
-impl Algorithm {
-    /// The name that the wires use.
-    pub const fn as_str(self) -> &'static str {
-        match self {
-            Self::Aes256 => "AES256",
-        }
-    }
-
-    const fn code(self) -> u8 {
-        match self {
-            Self::Aes256 => 1,
-        }
-    }
-
-    const fn from_code(code: u8) -> Option<Self> {
-        match code {
-            1 => Some(Self::Aes256),
-            _ => None,
-        }
-    }
-}
-
-/// A key with its versions.
-#[derive(Clone)]
-pub(crate) struct KeyRow {
-    pub(crate) created: Origin,
-    /// By whom and when it was disabled, if it is.
-    pub(crate) disabled: Option<Origin>,
-    /// In ascending order of number; never empty.
-    pub(crate) versions: Vec<VersionRow>,
-}
-
-#[derive(Clone)]
-pub(crate) struct VersionRow {
-    pub(crate) number: KeyVersion,
-    pub(crate) algorithm: Algorithm,
-    pub(crate) created: Origin,
-    pub(crate) material: SecretBytes,
-}
-
-impl KeyRow {
-    pub(crate) fn latest(&self) -> &VersionRow {
-        self.versions.last().expect("a key has a version")
-    }
-
-    pub(crate) fn version(&self, number: KeyVersion) -> Option<&VersionRow> {
-        let at = self.versions.binary_search_by_key(&number, |v| v.number);
-        at.ok().map(|at| &self.versions[at])
-    }
-}
-
-impl Row for KeyRow {
-    fn encode(&self) -> Writer {
-        let mut writer = Writer::new(FORMAT);
-        self.created.encode(&mut writer);
-        writer.u8(u8::from(self.disabled.is_some()));
-        if let Some(disabled) = self.disabled {
-            disabled.encode(&mut writer);
-        }
-        writer.u32(self.versions.len() as u32);
-        for version in &self.versions {
-            writer
-                .u32(version.number.number())
-                .u8(version.algorithm.code());
-            version.created.encode(&mut writer);
-            writer.bytes(version.material.expose());
-        }
-        writer
-    }
-
-    fn decode(bytes: &[u8]) -> Result<Self, Malformed> {
-        let mut reader = Reader::new(bytes, FORMAT)?;
-        let created = Origin::decode(&mut reader)?;
-        let disabled = match reader.u8()? {
-            0 => None,
-            1 => Some(Origin::decode(&mut reader)?),
-            _ => return Err(Malformed),
-        };
-        let mut versions = Vec::new();
-        for _ in 0..reader.u32()? {
-            versions.push(VersionRow {
-                number: KeyVersion::new(reader.u32()?).ok_or(Malformed)?,
-                algorithm: Algorithm::from_code(reader.u8()?).ok_or(Malformed)?,
-                created: Origin::decode(&mut reader)?,
-                material: SecretBytes::new(reader.bytes()?.to_vec()),
-            });
-        }
-        reader.end()?;
-        let ascending = versions.is_sorted_by(|a, b| a.number < b.number);
-        if versions.is_empty() || !ascending {
-            return Err(Malformed);
-        }
-        Ok(Self {
-            created,
-            disabled,
-            versions,
-        })
-    }
-}
-
-/// An identity of one enclave, or of the system.
-#[derive(Clone, PartialEq, Eq, Debug)]
-pub(crate) struct IdentityRow {
-    pub(crate) privilege: Privilege,
-    pub(crate) policy: Option<KeyName>,
-    pub(crate) created: Origin,
-}
-
-impl Row for IdentityRow {
-    fn encode(&self) -> Writer {
-        let mut writer = Writer::new(FORMAT);
-        writer.u8(match self.privilege {
-            Privilege::SysAdmin => 1,
-            Privilege::Admin => 2,
-            Privilege::User => 3,
-        });
-        writer.text(self.policy.as_ref().map_or("", KeyName::as_str));
-        self.created.encode(&mut writer);
-        writer
-    }
-
-    fn decode(bytes: &[u8]) -> Result<Self, Malformed> {
-        let mut reader = Reader::new(bytes, FORMAT)?;
-        let privilege = match reader.u8()? {
-            1 => Privilege::SysAdmin,
-            2 => Privilege::Admin,
-            3 => Privilege::User,
-            _ => return Err(Malformed),
-        };
-        let policy = match reader.text()? {
-            "" => None,
-            name => Some(KeyName::parse(name).map_err(|_| Malformed)?),
-        };
-        let created = Origin::decode(&mut reader)?;
-        reader.end()?;
-        Ok(Self {
-            privilege,
-            policy,
-            created,
-        })
     }
 }
 

@@ -1,0 +1,571 @@
+//! What keys are used for: data keys, small secrets, message authentication codes. Each operation
+//! exists for one item and for many; many are decided one by one, each has a line of its own in
+//! the audit, and all wait for the disk once.
+
+use std::sync::Arc;
+
+use moat_meta::MetaStore;
+use moat_types::{EnclaveName, KeyName, KeyVersion, SecretBytes};
+
+use super::access::Rights;
+use super::keys::check_usable;
+use super::trail::Trail;
+use super::{Caller, Core};
+use crate::envelope::{self, Binding, Purpose};
+use crate::error::Error;
+use crate::policy::Command;
+use crate::rows::{KeyRow, Scope, VersionRow};
+
+/// A data key to be made.
+#[derive(Clone, Copy, Debug)]
+pub struct Generate<'a> {
+    /// The KMS key that wraps it.
+    pub key: &'a KeyName,
+    /// The version that does; the latest if none is named.
+    pub version: Option<KeyVersion>,
+    /// What is to be given again to decrypt.
+    pub context: &'a [u8],
+    /// How long it is, in bytes.
+    pub length: usize,
+}
+
+/// A small secret to be encrypted.
+#[derive(Clone, Copy, Debug)]
+pub struct Encrypt<'a> {
+    /// The KMS key.
+    pub key: &'a KeyName,
+    /// Its version; the latest if none is named.
+    pub version: Option<KeyVersion>,
+    /// What is to be given again to decrypt.
+    pub context: &'a [u8],
+    /// The secret.
+    pub plaintext: &'a SecretBytes,
+}
+
+/// A ciphertext to be decrypted.
+#[derive(Clone, Copy, Debug)]
+pub struct Decrypt<'a> {
+    /// The KMS key.
+    pub key: &'a KeyName,
+    /// The version that it must have been made under, if one is named.
+    pub version: Option<KeyVersion>,
+    /// What was given to encrypt.
+    pub context: &'a [u8],
+    /// The ciphertext.
+    pub ciphertext: &'a [u8],
+}
+
+/// A message to be authenticated.
+#[derive(Clone, Copy, Debug)]
+pub struct Mac<'a> {
+    /// The KMS key.
+    pub key: &'a KeyName,
+    /// Its version; the latest if none is named.
+    pub version: Option<KeyVersion>,
+    /// The message.
+    pub message: &'a [u8],
+}
+
+/// A new data key.
+#[derive(Clone, Debug)]
+pub struct DataKey {
+    /// The version that wraps it.
+    pub version: KeyVersion,
+    /// The key.
+    pub plaintext: SecretBytes,
+    /// The key, wrapped.
+    pub ciphertext: Vec<u8>,
+}
+
+/// What was encrypted.
+#[derive(Clone, Debug)]
+pub struct Encrypted {
+    /// The version that was used.
+    pub version: KeyVersion,
+    /// The ciphertext; it names the version.
+    pub ciphertext: Vec<u8>,
+}
+
+/// What was decrypted.
+#[derive(Clone, Debug)]
+pub struct Decrypted {
+    /// The version it was encrypted under.
+    pub version: KeyVersion,
+    /// The secret.
+    pub plaintext: SecretBytes,
+}
+
+/// A message authentication code.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub struct MacCode {
+    /// The version that made it.
+    pub version: KeyVersion,
+    /// The code: HMAC-SHA-256, 32 bytes.
+    pub code: Vec<u8>,
+}
+
+/// The longest data key, as MinKMS has it.
+pub const DATA_KEY_BYTES_MAX: usize = 1024;
+/// A data key's length where none is asked for.
+pub const DATA_KEY_BYTES: usize = 32;
+/// The longest plaintext of `encrypt`, and the longest message of `mac`: what fits into the body
+/// of a request to KES. They are for keys and small secrets, not for data.
+pub const PLAINTEXT_BYTES_MAX: usize = 1 << 20;
+/// The longest context: S3 limits an encryption context to the size of a header.
+pub const CONTEXT_BYTES_MAX: usize = 16 << 10;
+/// Items of one batch: as many lines as may wait for the audit at once.
+pub const BATCH_ITEMS_MAX: usize = 4096;
+
+impl<M: MetaStore> Core<M> {
+    /// Makes a data key of `length` bytes and wraps it under the latest version.
+    ///
+    /// # Errors
+    /// `Error::KeyNotFound`, `Error::KeyDisabled`, `Error::Length`.
+    pub async fn generate_data_key(
+        &self,
+        caller: &Caller,
+        enclave: &EnclaveName,
+        name: &KeyName,
+        context: &[u8],
+        length: usize,
+    ) -> Result<DataKey, Error> {
+        let item = Generate {
+            key: name,
+            version: None,
+            context,
+            length,
+        };
+        only(self.generate_many(caller, enclave, &[item]).await?)
+    }
+
+    /// Makes data keys and wraps each.
+    ///
+    /// # Errors
+    /// `Error::Count` for too many; `Error::Store` and `Error::Audit` when nothing can be
+    /// answered. What is wrong with one item is in its place: `Error::KeyNotFound`,
+    /// `Error::KeyVersionNotFound`, `Error::KeyDisabled`, `Error::KeyDeleting`,
+    /// `Error::KeyUsage`, `Error::Length`, `Error::Denied`.
+    pub async fn generate_many(
+        &self,
+        caller: &Caller,
+        enclave: &EnclaveName,
+        items: &[Generate<'_>],
+    ) -> Result<Vec<Result<DataKey, Error>>, Error> {
+        let call = (caller, enclave, Command::KeyGenerate);
+        self.batch(call, items, |item, row| {
+            check_length("data key", item.length, 1, DATA_KEY_BYTES_MAX)?;
+            check_context(item.context)?;
+            let version = encrypting_version(item.key, row, item.version)?;
+            let mut plaintext = vec![0; item.length];
+            self.state.random.fill(&mut plaintext);
+            let plaintext = SecretBytes::new(plaintext);
+            let purpose = Purpose::Data {
+                context: item.context,
+            };
+            let made = DataKey {
+                version: version.number,
+                ciphertext: self.wrap(version, enclave, item.key, purpose, &plaintext),
+                plaintext,
+            };
+            Ok((version.number, made))
+        })
+        .await
+    }
+
+    /// Encrypts a small secret under the latest version.
+    ///
+    /// # Errors
+    /// `Error::KeyNotFound`, `Error::KeyDisabled`, `Error::Length`.
+    pub async fn encrypt(
+        &self,
+        caller: &Caller,
+        enclave: &EnclaveName,
+        name: &KeyName,
+        context: &[u8],
+        plaintext: &SecretBytes,
+    ) -> Result<Encrypted, Error> {
+        let item = Encrypt {
+            key: name,
+            version: None,
+            context,
+            plaintext,
+        };
+        only(self.encrypt_many(caller, enclave, &[item]).await?)
+    }
+
+    /// Encrypts small secrets.
+    ///
+    /// # Errors
+    /// As [`Core::generate_many`].
+    pub async fn encrypt_many(
+        &self,
+        caller: &Caller,
+        enclave: &EnclaveName,
+        items: &[Encrypt<'_>],
+    ) -> Result<Vec<Result<Encrypted, Error>>, Error> {
+        let call = (caller, enclave, Command::KeyEncrypt);
+        self.batch(call, items, |item, row| {
+            let length = item.plaintext.expose().len();
+            check_length("plaintext", length, 0, PLAINTEXT_BYTES_MAX)?;
+            check_context(item.context)?;
+            let version = encrypting_version(item.key, row, item.version)?;
+            let purpose = Purpose::Data {
+                context: item.context,
+            };
+            let made = Encrypted {
+                version: version.number,
+                ciphertext: self.wrap(version, enclave, item.key, purpose, item.plaintext),
+            };
+            Ok((version.number, made))
+        })
+        .await
+    }
+
+    /// Decrypts what `generate_data_key` or `encrypt` gave for the same context, or what another
+    /// key manager made under material that was imported.
+    ///
+    /// # Errors
+    /// `Error::InvalidCiphertext` if it is anything else; `Error::KeyNotFound`,
+    /// `Error::KeyDisabled`, `Error::Length`.
+    pub async fn decrypt(
+        &self,
+        caller: &Caller,
+        enclave: &EnclaveName,
+        name: &KeyName,
+        context: &[u8],
+        ciphertext: &[u8],
+    ) -> Result<Decrypted, Error> {
+        let item = Decrypt {
+            key: name,
+            version: None,
+            context,
+            ciphertext,
+        };
+        only(self.decrypt_many(caller, enclave, &[item]).await?)
+    }
+
+    /// Decrypts several ciphertexts.
+    ///
+    /// # Errors
+    /// As [`Core::generate_many`], and `Error::InvalidCiphertext` in the place of an item.
+    pub async fn decrypt_many(
+        &self,
+        caller: &Caller,
+        enclave: &EnclaveName,
+        items: &[Decrypt<'_>],
+    ) -> Result<Vec<Result<Decrypted, Error>>, Error> {
+        let call = (caller, enclave, Command::KeyDecrypt);
+        self.batch(call, items, |item, row| {
+            check_context(item.context)?;
+            let (version, plaintext) = open_data(row, enclave, item)?;
+            Ok((version, Decrypted { version, plaintext }))
+        })
+        .await
+    }
+
+    /// Makes message authentication codes.
+    ///
+    /// # Errors
+    /// As [`Core::generate_many`].
+    pub async fn mac_many(
+        &self,
+        caller: &Caller,
+        enclave: &EnclaveName,
+        items: &[Mac<'_>],
+    ) -> Result<Vec<Result<MacCode, Error>>, Error> {
+        let call = (caller, enclave, Command::KeyMac);
+        self.batch(call, items, |item, row| {
+            check_length("message", item.message.len(), 0, PLAINTEXT_BYTES_MAX)?;
+            let version = version_of(item.key, row, item.version)?;
+            let made = MacCode {
+                version: version.number,
+                code: envelope::mac(version, item.message),
+            };
+            Ok((version.number, made))
+        })
+        .await
+    }
+
+    /// Makes a message authentication code.
+    ///
+    /// # Errors
+    /// `Error::KeyNotFound`, `Error::KeyVersionNotFound`, `Error::KeyDisabled`, `Error::Length`.
+    pub async fn mac(
+        &self,
+        caller: &Caller,
+        enclave: &EnclaveName,
+        item: Mac<'_>,
+    ) -> Result<MacCode, Error> {
+        only(self.mac_many(caller, enclave, &[item]).await?)
+    }
+
+    /// Whether `code` is the code of a message, under the version that is named or else under any.
+    /// Returns the version; `None` if it is not.
+    ///
+    /// # Errors
+    /// As [`Core::mac`].
+    pub async fn verify_mac(
+        &self,
+        caller: &Caller,
+        enclave: &EnclaveName,
+        item: Mac<'_>,
+        code: &[u8],
+    ) -> Result<Option<KeyVersion>, Error> {
+        let call = (caller, enclave, Command::KeyVerifyMac);
+        let items = [item];
+        let found = self.batch(call, &items, |item, row| {
+            check_length("message", item.message.len(), 0, PLAINTEXT_BYTES_MAX)?;
+            let named = item
+                .version
+                .map(|version| version_of(item.key, row, Some(version)))
+                .transpose()?;
+            let versions = match named {
+                Some(version) => std::slice::from_ref(version),
+                None => row.versions.as_slice(),
+            };
+            // The newest first: it is the likeliest.
+            let found = versions
+                .iter()
+                .rev()
+                .find(|version| envelope::verify_mac(version, item.message, code));
+            let found = found.map(|version| version.number);
+            Ok((found.unwrap_or(row.latest().number), found))
+        });
+        only(found.await?)
+    }
+
+    /// Decides and does a batch. `work` gives the version that was used and the result.
+    async fn batch<I: Item, T>(
+        &self,
+        (caller, enclave, command): (&Caller, &EnclaveName, Command),
+        items: &[I],
+        work: impl Fn(&I, &KeyRow) -> Result<(KeyVersion, T), Error>,
+    ) -> Result<Vec<Result<T, Error>>, Error> {
+        let scope = Scope::Enclave(enclave.clone());
+        let trail_of = |item: &I| {
+            let trail = self.trail(caller, &scope, command).key(item.key());
+            match item.context() {
+                Some(context) => trail.context(context),
+                None => trail,
+            }
+        };
+        if items.len() > BATCH_ITEMS_MAX {
+            let what = "items";
+            let max = BATCH_ITEMS_MAX;
+            let refused = Err(Error::Count { what, max });
+            return self.trail(caller, &scope, command).noted(refused).await;
+        }
+        let rights = match self.rights(caller, &scope, command).await {
+            Ok(rights) => rights,
+            Err(e) => return self.trail(caller, &scope, command).noted(Err(e)).await,
+        };
+        let mut keys = KeysOfBatch::default();
+        let mut trails: Vec<Trail<'_>> = Vec::with_capacity(items.len());
+        let mut results = Vec::with_capacity(items.len());
+        for item in items {
+            let mut trail = trail_of(item);
+            let row = self.key_of_item(&rights, enclave, command, item.key(), &mut keys);
+            let result = match row.await {
+                Ok(row) => work(item, &row),
+                Err(e) => Err(e),
+            };
+            results.push(result.map(|(version, value)| {
+                trail.version(version);
+                value
+            }));
+            trails.push(trail);
+        }
+        self.end_batch(trails, results).await
+    }
+
+    async fn key_of_item(
+        &self,
+        rights: &Rights,
+        enclave: &EnclaveName,
+        command: Command,
+        name: &KeyName,
+        keys: &mut KeysOfBatch,
+    ) -> Result<Arc<KeyRow>, Error> {
+        rights.check(command, Some(name.as_str()))?;
+        if let Some((last, row)) = &keys.last
+            && last == name
+        {
+            return Ok(row.clone());
+        }
+        let row = self.key(rights.enclave()?, enclave, name).await?;
+        check_usable(name, &row)?;
+        keys.last = Some((name.clone(), row.clone()));
+        Ok(row)
+    }
+
+    pub(super) fn wrap(
+        &self,
+        version: &VersionRow,
+        enclave: &EnclaveName,
+        key: &KeyName,
+        purpose: Purpose<'_>,
+        plaintext: &SecretBytes,
+    ) -> Vec<u8> {
+        let binding = Binding {
+            enclave,
+            key,
+            purpose,
+        };
+        let random = &*self.state.random;
+        envelope::encrypt(version, &binding, plaintext.expose(), random)
+    }
+}
+
+/// The key of the item before: most batches are about one key, which is then read once.
+#[derive(Default)]
+struct KeysOfBatch {
+    last: Option<(KeyName, Arc<KeyRow>)>,
+}
+
+/// What all items of batches have.
+trait Item {
+    fn key(&self) -> &KeyName;
+    fn context(&self) -> Option<&[u8]>;
+}
+
+impl Item for Generate<'_> {
+    fn key(&self) -> &KeyName {
+        self.key
+    }
+
+    fn context(&self) -> Option<&[u8]> {
+        Some(self.context)
+    }
+}
+
+impl Item for Encrypt<'_> {
+    fn key(&self) -> &KeyName {
+        self.key
+    }
+
+    fn context(&self) -> Option<&[u8]> {
+        Some(self.context)
+    }
+}
+
+impl Item for Decrypt<'_> {
+    fn key(&self) -> &KeyName {
+        self.key
+    }
+
+    fn context(&self) -> Option<&[u8]> {
+        Some(self.context)
+    }
+}
+
+impl Item for Mac<'_> {
+    fn key(&self) -> &KeyName {
+        self.key
+    }
+
+    fn context(&self) -> Option<&[u8]> {
+        None
+    }
+}
+
+fn only<T>(mut results: Vec<Result<T, Error>>) -> Result<T, Error> {
+    results.pop().expect("a batch has as many results as items")
+}
+
+fn version_of<'a>(
+    name: &KeyName,
+    row: &'a KeyRow,
+    version: Option<KeyVersion>,
+) -> Result<&'a VersionRow, Error> {
+    match version {
+        None => Ok(row.latest()),
+        Some(version) => row
+            .version(version)
+            .ok_or_else(|| Error::KeyVersionNotFound {
+                key: name.clone(),
+                version,
+            }),
+    }
+}
+
+pub(super) fn encrypting_version<'a>(
+    name: &KeyName,
+    row: &'a KeyRow,
+    version: Option<KeyVersion>,
+) -> Result<&'a VersionRow, Error> {
+    let version = version_of(name, row, version)?;
+    if version.algorithm.encrypts() {
+        return Ok(version);
+    }
+    Err(Error::KeyUsage {
+        key: name.clone(),
+        algorithm: version.algorithm,
+    })
+}
+
+/// Opens a ciphertext of ours, or one that names no version and was made elsewhere.
+fn open_data(
+    row: &KeyRow,
+    enclave: &EnclaveName,
+    item: &Decrypt<'_>,
+) -> Result<(KeyVersion, SecretBytes), Error> {
+    let fits = |number: KeyVersion| item.version.is_none_or(|wanted| wanted == number);
+    let purpose = Purpose::Data {
+        context: item.context,
+    };
+    let refused = match unwrap(row, enclave, item.key, purpose, item.ciphertext) {
+        Ok((number, plaintext)) if fits(number) => return Ok((number, plaintext)),
+        Ok((number, _)) => Error::InvalidCiphertext {
+            key: item.key.clone(),
+            version: Some(number),
+        },
+        Err(refused) => refused,
+    };
+    // What was made elsewhere may begin like one of ours, so this is tried whatever it looks like.
+    let imported = row.versions.iter().filter(|version| version.imported);
+    imported
+        .filter(|version| fits(version.number))
+        .find_map(|version| {
+            let plaintext = envelope::decrypt_unversioned(version, item.context, item.ciphertext)?;
+            Some((version.number, plaintext))
+        })
+        .ok_or(refused)
+}
+
+/// Opens a ciphertext under the version that it names.
+pub(super) fn unwrap(
+    row: &KeyRow,
+    enclave: &EnclaveName,
+    key: &KeyName,
+    purpose: Purpose<'_>,
+    ciphertext: &[u8],
+) -> Result<(KeyVersion, SecretBytes), Error> {
+    let named = envelope::ciphertext_version(ciphertext);
+    let binding = Binding {
+        enclave,
+        key,
+        purpose,
+    };
+    named
+        .and_then(|number| row.version(number))
+        .and_then(|version| {
+            let plaintext = envelope::decrypt(version, &binding, ciphertext)?;
+            Some((version.number, plaintext))
+        })
+        .ok_or_else(|| Error::InvalidCiphertext {
+            key: key.clone(),
+            version: named,
+        })
+}
+
+fn check_context(context: &[u8]) -> Result<(), Error> {
+    check_length("context", context.len(), 0, CONTEXT_BYTES_MAX)
+}
+
+fn check_length(what: &'static str, length: usize, min: usize, max: usize) -> Result<(), Error> {
+    if (min..=max).contains(&length) {
+        Ok(())
+    } else {
+        Err(Error::Length { what, min, max })
+    }
+}
