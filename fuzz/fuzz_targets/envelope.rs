@@ -75,7 +75,8 @@ fn seal(dek: &Dek, id: BlobId, plain: &[u8]) -> Vec<u8> {
     while !rest.is_empty() {
         rest = &rest[sealer.push(rest)..];
         if sealer.is_ready() {
-            sealed.append(&mut sealer.take());
+            sealed.extend_from_slice(sealer.sealed());
+            sealer.clear_sealed();
         }
     }
     sealed.append(&mut sealer.finish());

@@ -12,7 +12,6 @@
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use bytes::Bytes;
 use moat_blob::{BlobReader, BlobStore, BlobWriter, Disk};
 use moat_types::{BlobId, SystemRandom};
 use tokio::task::JoinSet;
@@ -46,15 +45,13 @@ async fn round(disk: &Arc<Disk>, bytes: usize, tasks: usize, time: Duration) {
         let disk = disk.clone();
         set.spawn(async move {
             let mut written = Vec::new();
-            let chunk = Bytes::from(vec![0xA5; CHUNK_BYTES]);
+            let chunk = vec![0xA5; CHUNK_BYTES];
             while Instant::now() < until {
                 let began = Instant::now();
                 let id = BlobId::random(&SystemRandom);
                 let mut writer = disk.create(id, bytes as u64).await.unwrap();
                 for _ in 0..bytes / CHUNK_BYTES {
-                    // A buffer of its own, as each chunk has in the store.
-                    let chunk = Bytes::copy_from_slice(&chunk);
-                    writer.append(chunk).await.unwrap();
+                    writer.append(&chunk).await.unwrap();
                 }
                 writer.finish().await.unwrap();
                 written.push((id, began.elapsed()));

@@ -5,17 +5,19 @@
 //! ROOT/a/bc/abc0....part   one that is being written, or that a dead process left
 //! ```
 //!
-//! `finish` answers when data and name are on the disk: the file is synced, renamed, and its
+//! A file ends with zeros up to a multiple of 4 KiB, so that it can be written past the page cache.
+//!
+//! `finish` answers when data and name are on the disk: the file is renamed and synced, and its
 //! folder synced. A folder made on the way is synced into its parent before a blob in it is
 //! answered for. Whoever writes metadata that names a blob does so after `finish`.
 //!
 //! Threads: reads that the page cache holds are answered on the caller's thread, because a hop to
 //! another thread costs more than the copy; the kernel tells (`RWF_NOWAIT`, `RESOLVE_CACHED`)
 //! when it would have to wait for the disk, and only then the work moves to a blocking thread.
-//! Writes always go to blocking threads, in runs of about a megabyte; a
-//! large blob is on its way to the disk before the last of it has come in.
+//! Writes always go to blocking threads, in runs of a megabyte, while the next run comes in.
 
-mod early_sync;
+mod blocks;
+mod buffers;
 mod folders;
 mod group_sync;
 mod part;
@@ -34,6 +36,7 @@ use tokio::sync::watch;
 pub use self::reader::DiskReader;
 pub use self::writer::DiskWriter;
 
+use self::buffers::Buffers;
 use self::folders::Folders;
 use crate::{BlobStore, Error};
 
@@ -45,8 +48,22 @@ pub struct Disk {
 /// What the engine, its writers and their blocking threads hold together.
 struct Shared {
     folders: Folders,
+    /// Whether the file system knows direct writes.
+    direct: bool,
+    buffers: Buffers,
     /// Number of unfinished files on the disk that a writer or its clean-up still owns.
     parts: watch::Sender<usize>,
+}
+
+impl Shared {
+    fn open(root: &Path) -> std::io::Result<Self> {
+        Ok(Self {
+            folders: Folders::open(root)?,
+            direct: blocks::knows_direct_writes(root),
+            buffers: Buffers::default(),
+            parts: watch::Sender::new(0),
+        })
+    }
 }
 
 impl Disk {
@@ -56,13 +73,13 @@ impl Disk {
     /// `Error::Folder` if it can't be made or read.
     pub fn open(root: impl AsRef<Path>) -> Result<Self, Error> {
         let root = root.as_ref();
-        let folders = Folders::open(root).map_err(|source| Error::Folder {
+        let shared = Shared::open(root).map_err(|source| Error::Folder {
             path: root.to_owned(),
             source,
         })?;
-        let parts = watch::Sender::new(0);
-        let shared = Arc::new(Shared { folders, parts });
-        Ok(Self { shared })
+        Ok(Self {
+            shared: Arc::new(shared),
+        })
     }
 
     /// Waits until no unfinished blob of this process is on the disk: writers are finished, or
@@ -89,7 +106,7 @@ impl BlobStore for Disk {
             None => blocking(id, "open", move || File::open(path)).await?,
         };
         match file {
-            Ok(file) => DiskReader::new(id, file),
+            Ok(file) => Ok(DiskReader::new(id, file)),
             Err(source) if source.kind() == ErrorKind::NotFound => Err(Error::NotFound(id)),
             Err(source) => Err(io_error(id, "open", source)),
         }

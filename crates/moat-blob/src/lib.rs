@@ -8,7 +8,6 @@ mod disk;
 use std::future::Future;
 use std::ops::Range;
 
-use bytes::Bytes;
 use moat_types::BlobId;
 
 pub use disk::{Disk, DiskReader, DiskWriter};
@@ -28,7 +27,7 @@ pub enum Error {
     Short {
         /// The blob.
         id: BlobId,
-        /// Its length in bytes.
+        /// Where it ends, in bytes; padding counts.
         found: u64,
         /// The end of the range asked for.
         wanted: u64,
@@ -64,7 +63,7 @@ pub trait BlobStore: Send + Sync + 'static {
     type Reader: BlobReader;
 
     /// Begins a blob. It can't be read before `finish`. `size_hint` is the expected length in
-    /// bytes, 0 if not known.
+    /// bytes, 0 if not known; a wrong one costs time and nothing else.
     fn create(
         &self,
         id: BlobId,
@@ -81,26 +80,24 @@ pub trait BlobStore: Send + Sync + 'static {
 
 /// A blob being written. Dropping it without `finish` leaves nothing behind.
 pub trait BlobWriter: Send + 'static {
-    /// Appends bytes. Returns once they are handed over; back-pressure is the wait.
-    fn append(&mut self, bytes: Bytes) -> impl Future<Output = Result<(), Error>> + Send;
+    /// Appends bytes. Returns once they are copied or handed over; back-pressure is the wait.
+    fn append(&mut self, bytes: &[u8]) -> impl Future<Output = Result<(), Error>> + Send;
 
     /// Makes the blob durable (data and name) and readable. Returns its length in bytes.
     fn finish(self) -> impl Future<Output = Result<u64, Error>> + Send;
 }
 
+/// What an engine may keep behind the last byte of a blob, in bytes.
+pub const PADDING_MAX: u64 = 4095;
+
 /// An open blob.
 pub trait BlobReader: Send + Sync + 'static {
-    /// Length in bytes.
-    fn len(&self) -> u64;
-
-    /// Whether the blob holds no bytes.
-    fn is_empty(&self) -> bool {
-        self.len() == 0
-    }
-
     /// Reads exactly `range` into a buffer that the caller may change in place.
     ///
+    /// Whoever reads knows from its own records how long the blob is: an engine may keep up to
+    /// [`PADDING_MAX`] bytes behind the end, which mean nothing.
+    ///
     /// # Errors
-    /// `Error::Short` if the blob ends before `range.end`.
+    /// `Error::Short` if the blob and its padding end before `range.end`.
     fn read(&self, range: Range<u64>) -> impl Future<Output = Result<Vec<u8>, Error>> + Send;
 }

@@ -54,8 +54,8 @@ fn nonce(index: u64, last: bool) -> Nonce {
 
 /// Seals a blob as its bytes come in.
 ///
-/// The caller pushes plaintext, takes the sealed bytes whenever enough have gathered, and calls
-/// `finish` for the rest. Sealing happens in place in the buffer that is handed out, so a byte is
+/// The caller pushes plaintext, copies the sealed bytes away whenever enough have gathered, and
+/// calls `finish` for the rest. Sealing happens in place in the buffer that is handed out, so a byte is
 /// copied once.
 pub struct BlobSealer {
     key: LessSafeKey,
@@ -69,7 +69,8 @@ pub struct BlobSealer {
 }
 
 impl BlobSealer {
-    /// Begins a blob. `take_bytes` is how many sealed bytes should gather before `is_ready`.
+    /// Begins a blob. `take_bytes` is how many sealed bytes should gather before
+    /// `is_ready`.
     pub fn new(dek: &Dek, id: BlobId, take_bytes: usize, capacity: usize) -> Self {
         let header = header(id);
         let mut buffer = Vec::with_capacity(capacity + header.len());
@@ -107,18 +108,21 @@ impl BlobSealer {
         taken
     }
 
-    /// Whether enough sealed bytes have gathered for `take`.
+    /// Whether enough sealed bytes have gathered to be copied away.
     pub fn is_ready(&self) -> bool {
         self.chunk_start >= self.take_bytes
     }
 
-    /// The sealed bytes so far; what is still open moves to a new buffer of the same capacity.
-    pub fn take(&mut self) -> Vec<u8> {
-        let mut next = Vec::with_capacity(self.buffer.capacity());
-        next.extend_from_slice(&self.buffer[self.chunk_start..]);
-        self.buffer.truncate(self.chunk_start);
+    /// The sealed bytes that have gathered.
+    pub fn sealed(&self) -> &[u8] {
+        &self.buffer[..self.chunk_start]
+    }
+
+    /// Forgets the sealed bytes that have gathered; the memory is used again.
+    pub fn clear_sealed(&mut self) {
+        self.buffer.copy_within(self.chunk_start.., 0);
+        self.buffer.truncate(self.buffer.len() - self.chunk_start);
         self.chunk_start = 0;
-        std::mem::replace(&mut self.buffer, next)
     }
 
     /// Plaintext bytes pushed so far.
@@ -126,7 +130,7 @@ impl BlobSealer {
         self.plain_bytes
     }
 
-    /// Seals the last chunk and returns what was not taken yet. The blob must hold at least one
+    /// Seals the last chunk and returns what was not cleared yet. The blob must hold at least one
     /// byte.
     pub fn finish(mut self) -> Vec<u8> {
         debug_assert!(self.plain_bytes > 0, "an empty object has no blob");
@@ -273,7 +277,8 @@ mod tests {
                 let taken = sealer.push(rest);
                 rest = &rest[taken..];
                 if sealer.is_ready() {
-                    out.extend(sealer.take());
+                    out.extend_from_slice(sealer.sealed());
+                    sealer.clear_sealed();
                 }
             }
         }

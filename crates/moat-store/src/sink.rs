@@ -8,7 +8,7 @@ use std::sync::Arc;
 
 use bytes::Bytes;
 use moat_blob::{BlobStore, BlobWriter};
-use moat_crypto::{BlobLayout, BlobSealer, Dek};
+use moat_crypto::{BlobLayout, BlobSealer, Dek, SEALED_CHUNK_BYTES};
 use moat_meta::MetaStore;
 use moat_types::BlobId;
 use tokio::task::JoinHandle;
@@ -22,9 +22,8 @@ use crate::rows::{Body, Tombstone, keys};
 /// Largest sealed blob that is kept beside the metadata, in bytes: one full chunk and its frame.
 pub(crate) const INLINE_BYTES_MAX: u64 = BlobLayout::new(64 * 1024).sealed_bytes();
 
-/// Sealed bytes handed to the blob engine at once: large enough that the hand-over costs
-/// nothing, small enough that 64 uploads stay far below half a gibibyte.
-const APPEND_BYTES: usize = 1 << 20;
+/// Sealed bytes copied to the blob engine at once: they are still in the processor's cache.
+const APPEND_BYTES: usize = 128 << 10;
 
 /// A blob that is stored but that nothing refers to yet.
 pub(crate) struct Sealed {
@@ -45,20 +44,21 @@ impl<M: MetaStore, B: BlobStore> Store<M, B> {
         let expected = payload.length();
         let dek = Dek::random(&*self.random);
         let id = BlobId::random(&*self.random);
-        let mut spill = Spill::new(self, id);
-        if expected.is_some_and(|length| BlobLayout::new(length).sealed_bytes() > INLINE_BYTES_MAX)
-        {
+        let expected_bytes = expected.map(|length| BlobLayout::new(length).sealed_bytes());
+        let mut spill = Spill::new(self, id, expected_bytes.unwrap_or(0));
+        if expected_bytes.is_some_and(|bytes| bytes > INLINE_BYTES_MAX) {
             spill.announce();
         }
         let mut sealer = None;
         while let Some(piece) = payload.next().await? {
-            let sealer = sealer.get_or_insert_with(|| new_sealer(&dek, id, expected));
+            let sealer = sealer.get_or_insert_with(|| new_sealer(&dek, id, expected_bytes));
             let mut rest = &piece[..];
             while !rest.is_empty() {
                 let taken = sealer.push(rest);
                 rest = &rest[taken..];
                 if sealer.is_ready() {
-                    spill.append(sealer.take()).await?;
+                    spill.append(sealer.sealed()).await?;
+                    sealer.clear_sealed();
                 }
             }
         }
@@ -87,7 +87,7 @@ impl<M: MetaStore, B: BlobStore> Store<M, B> {
                 summary,
             });
         }
-        spill.append(tail).await?;
+        spill.append(&tail).await?;
         let pending = Some(spill.finish(BlobLayout::new(size).sealed_bytes()).await?);
         let body = Body::Blob { id, inline: false };
         Ok(Sealed {
@@ -101,9 +101,9 @@ impl<M: MetaStore, B: BlobStore> Store<M, B> {
     }
 }
 
-fn new_sealer(dek: &Dek, id: BlobId, expected: Option<u64>) -> BlobSealer {
-    let whole = expected.map_or(u64::MAX, |length| BlobLayout::new(length).sealed_bytes());
-    let room = whole.min(APPEND_BYTES as u64 + 2 * 65_552) as usize;
+fn new_sealer(dek: &Dek, id: BlobId, expected_bytes: Option<u64>) -> BlobSealer {
+    let most = APPEND_BYTES as u64 + 2 * SEALED_CHUNK_BYTES;
+    let room = expected_bytes.unwrap_or(most).min(most) as usize;
     BlobSealer::new(dek, id, APPEND_BYTES, room)
 }
 
@@ -111,15 +111,18 @@ fn new_sealer(dek: &Dek, id: BlobId, expected: Option<u64>) -> BlobSealer {
 struct Spill<'a, M: MetaStore, B: BlobStore> {
     store: &'a Store<M, B>,
     id: BlobId,
+    /// Length that the blob will probably have, 0 if it is not known.
+    expected_bytes: u64,
     writer: Option<B::Writer>,
     announced: Option<(Pending, JoinHandle<Result<()>>)>,
 }
 
 impl<'a, M: MetaStore, B: BlobStore> Spill<'a, M, B> {
-    const fn new(store: &'a Store<M, B>, id: BlobId) -> Self {
+    const fn new(store: &'a Store<M, B>, id: BlobId, expected_bytes: u64) -> Self {
         Self {
             store,
             id,
+            expected_bytes,
             writer: None,
             announced: None,
         }
@@ -146,20 +149,17 @@ impl<'a, M: MetaStore, B: BlobStore> Spill<'a, M, B> {
         self.announced = Some((pending, commit));
     }
 
-    async fn append(&mut self, sealed: Vec<u8>) -> Result<()> {
+    async fn append(&mut self, sealed: &[u8]) -> Result<()> {
         let writer = match &mut self.writer {
             Some(writer) => writer,
             None => {
                 self.announce();
-                self.writer.insert(
-                    self.store
-                        .blobs
-                        .create(self.id, sealed.len() as u64)
-                        .await?,
-                )
+                let blobs = &self.store.blobs;
+                self.writer
+                    .insert(blobs.create(self.id, self.expected_bytes).await?)
             }
         };
-        Ok(writer.append(sealed.into()).await?)
+        Ok(writer.append(sealed).await?)
     }
 
     /// Makes the blob durable, after its tombstone.

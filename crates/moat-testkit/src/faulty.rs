@@ -291,7 +291,7 @@ pub struct FaultyWriter<W> {
 }
 
 impl<W: BlobWriter> BlobWriter for FaultyWriter<W> {
-    async fn append(&mut self, bytes: Bytes) -> Result<(), moat_blob::Error> {
+    async fn append(&mut self, bytes: &[u8]) -> Result<(), moat_blob::Error> {
         let work = self.inner.append(bytes);
         self.faults
             .around(Call::Append, blob_error(self.id), work)
@@ -314,10 +314,6 @@ pub struct FaultyReader<R> {
 }
 
 impl<R: BlobReader> BlobReader for FaultyReader<R> {
-    fn len(&self) -> u64 {
-        self.inner.len()
-    }
-
     async fn read(&self, range: Range<u64>) -> Result<Vec<u8>, moat_blob::Error> {
         let work = self.inner.read(range);
         self.faults

@@ -20,39 +20,30 @@ const INLINE_BYTES_MAX: usize = 256 << 10;
 pub struct DiskReader {
     id: BlobId,
     file: Arc<File>,
-    bytes: u64,
 }
 
 impl DiskReader {
-    /// Takes an open file; its length is known to the kernel without disk access.
-    pub(super) fn new(id: BlobId, file: File) -> Result<Self, Error> {
-        let bytes = file
-            .metadata()
-            .map_err(|source| io_error(id, "open", source))?
-            .len();
-        Ok(Self {
-            id,
-            file: Arc::new(file),
-            bytes,
-        })
+    /// Takes an open file.
+    pub(super) fn new(id: BlobId, file: File) -> Self {
+        let file = Arc::new(file);
+        Self { id, file }
     }
 }
 
 impl BlobReader for DiskReader {
-    fn len(&self) -> u64 {
-        self.bytes
-    }
-
     async fn read(&self, range: Range<u64>) -> Result<Vec<u8>, Error> {
+        let found = || self.file.metadata().map_or(0, |now| now.len());
         let short = |found| Error::Short {
             id: self.id,
             found,
             wanted: range.end,
         };
-        if range.end > self.bytes {
-            return Err(short(self.bytes));
+        let length = range.end.saturating_sub(range.start);
+        if length > INLINE_BYTES_MAX as u64 && range.end > found() {
+            // Before memory is taken for it.
+            return Err(short(found()));
         }
-        let length = range.end.saturating_sub(range.start) as usize;
+        let length = length as usize;
         let buffer = match read_if_cached(&self.file, length, range.start) {
             Cached::Whole(buffer) => return Ok(buffer),
             Cached::Head(buffer) => buffer,
@@ -63,8 +54,7 @@ impl BlobReader for DiskReader {
         })
         .await?;
         result.map_err(|source: std::io::Error| match source.kind() {
-            // Somebody cut the file while it was open.
-            ErrorKind::UnexpectedEof => short(self.file.metadata().map_or(0, |now| now.len())),
+            ErrorKind::UnexpectedEof => short(found()),
             _ => io_error(self.id, "read", source),
         })
     }

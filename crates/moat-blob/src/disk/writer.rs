@@ -2,20 +2,13 @@
 
 use std::sync::Arc;
 
-use bytes::{Bytes, BytesMut};
 use moat_types::BlobId;
 use tokio::task::JoinHandle;
 
+use super::buffers::Buffer;
 use super::part::Part;
 use super::{Shared, blocking, io_error};
 use crate::{BlobWriter, Error};
-
-/// Bytes gathered before they go to a blocking thread. One run is being written while the next
-/// is gathered, so a writer holds two of these, and a blob up to this size costs one hop in all.
-const RUN_BYTES: usize = 1 << 20;
-/// Appends below this are copied together. It bounds the number of slices in a run, and a small
-/// slice does not keep a large buffer of the network alive.
-const COPY_BELOW_BYTES: usize = 8 << 10;
 
 /// A blob being written to the disk.
 ///
@@ -23,8 +16,10 @@ const COPY_BELOW_BYTES: usize = 8 << 10;
 /// that exists already is reported by whichever of them comes first. If the future of `append` is
 /// dropped, the writer may have taken the bytes or not: drop the writer as well.
 pub struct DiskWriter {
+    shared: Arc<Shared>,
     id: BlobId,
-    run: Run,
+    /// Appended bytes that are not on their way yet.
+    run: Option<Buffer>,
     file: FileState,
 }
 
@@ -39,9 +34,10 @@ enum FileState {
 impl DiskWriter {
     pub(super) fn new(shared: Arc<Shared>, id: BlobId, size_hint: u64) -> Self {
         Self {
+            shared: shared.clone(),
             id,
-            run: Run::sized_for(size_hint),
-            file: FileState::Idle(Part::new(shared, id)),
+            run: None,
+            file: FileState::Idle(Part::new(shared, id, size_hint)),
         }
     }
 
@@ -67,109 +63,34 @@ impl DiskWriter {
 }
 
 impl BlobWriter for DiskWriter {
-    async fn append(&mut self, bytes: Bytes) -> Result<(), Error> {
-        self.run.push(bytes);
-        if self.run.bytes < RUN_BYTES {
-            return Ok(());
+    async fn append(&mut self, mut bytes: &[u8]) -> Result<(), Error> {
+        while !bytes.is_empty() {
+            let run = self.run.get_or_insert_with(|| self.shared.buffers.take());
+            let taken = run.push(bytes);
+            bytes = &bytes[taken..];
+            if !run.is_full() {
+                continue;
+            }
+            let mut part = self.take_file().await?;
+            let run = self.run.take();
+            self.file = FileState::Busy(tokio::task::spawn_blocking(move || {
+                part.write(run)?;
+                Ok(part)
+            }));
         }
-        let mut part = self.take_file().await?;
-        let chunks = self.run.take();
-        self.file = FileState::Busy(tokio::task::spawn_blocking(move || {
-            part.write(&chunks)?;
-            Ok(part)
-        }));
         Ok(())
     }
 
     async fn finish(mut self) -> Result<u64, Error> {
         let mut part = self.take_file().await?;
-        let chunks = self.run.take();
+        let run = self.run.take();
         // If this future is dropped, so is the part that comes back, and the file goes with it.
         let part = blocking(self.id, "finish", move || {
-            part.write(&chunks)?;
+            part.write(run)?;
             part.finish()?;
             Ok::<_, Error>(part)
         })
         .await??;
         Ok(part.keep())
-    }
-}
-
-/// Appended bytes that are not on their way yet.
-struct Run {
-    chunks: Vec<Bytes>,
-    /// Small appends, copied together; follows `chunks`.
-    tail: BytesMut,
-    bytes: usize,
-    /// How much the tail allocates at a time.
-    tail_bytes: usize,
-}
-
-impl Run {
-    fn sized_for(size_hint: u64) -> Self {
-        // Unknown length, or one known to be large: the tail grows in steps of 64 KiB.
-        const TAIL_BYTES_MAX: u64 = 64 << 10;
-        let tail_bytes = match size_hint {
-            0 => TAIL_BYTES_MAX,
-            known => known.min(TAIL_BYTES_MAX),
-        };
-        Self {
-            chunks: Vec::new(),
-            tail: BytesMut::new(),
-            bytes: 0,
-            tail_bytes: tail_bytes as usize,
-        }
-    }
-
-    fn push(&mut self, bytes: Bytes) {
-        self.bytes += bytes.len();
-        if bytes.len() >= COPY_BELOW_BYTES {
-            self.close_tail();
-            self.chunks.push(bytes);
-            return;
-        }
-        if self.tail.capacity() - self.tail.len() < bytes.len() {
-            self.close_tail();
-            self.tail.reserve(self.tail_bytes.max(bytes.len()));
-        }
-        self.tail.extend_from_slice(&bytes);
-    }
-
-    fn take(&mut self) -> Vec<Bytes> {
-        self.close_tail();
-        self.bytes = 0;
-        std::mem::take(&mut self.chunks)
-    }
-
-    fn close_tail(&mut self) {
-        if !self.tail.is_empty() {
-            self.chunks.push(self.tail.split().freeze());
-        }
-    }
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn small_appends_are_gathered_in_order_into_few_slices() {
-        let mut run = Run::sized_for(0);
-        let mut expected = Vec::new();
-        for index in 0..5_000_u32 {
-            let length = if index % 1000 == 999 {
-                COPY_BELOW_BYTES
-            } else {
-                (index % 40) as usize
-            };
-            let bytes = vec![index as u8; length];
-            expected.extend_from_slice(&bytes);
-            run.push(bytes.into());
-        }
-        assert_eq!(run.bytes, expected.len());
-        let chunks = run.take();
-        assert!(chunks.len() < 16, "{} slices", chunks.len());
-        assert_eq!(chunks.concat(), expected);
-        assert_eq!(run.bytes, 0);
     }
 }
