@@ -88,6 +88,7 @@ PREREQUISITES = {
     "go": "install Go 1.24 or newer; mc and MinIO are built from their modules with `go install`",
     "cargo": "install Rust with rustup; rust-toolchain.toml names the version",
     "apt-get": "this one comes as a Debian package, so it is only installed on Debian-like systems",
+    "apt-cache": "this one comes as a Debian package, so it is only installed on Debian-like systems",
     "keytool": "comes with a Java 17 JDK",
 }
 
@@ -230,25 +231,109 @@ def go_tool(name: str, about: str, module: str, version: str) -> Tool:
     return Tool(name, about, pin=f"{module}@{version}\n", install=install, probe=f"bin/{name}", needs=("go",))
 
 
-def deb_install(package: str) -> Callable[[Path], None]:
-    """Unpacks a Debian package without root. The index is fetched into our own folder when the system has none."""
+# Present on every Debian that runs Python, and unwise to mix; the compiler back end of PostgreSQL is not used.
+DEB_LEFT_OUT = ("libc6", "libgcc-s1", "libstdc++6", "libcrypt1", "libc-bin", "libllvm", "libpam-modules", "libpam-runtime")
 
-    def install(target: Path) -> None:
-        downloads = target / "deb"
-        downloads.mkdir(parents=True)
-        try:
-            run(["apt-get", "download", package], f"apt-get download {package}", cwd=downloads)
-        except ToolError:
-            private = apt_private_state(target / "apt")
-            run(["apt-get", *private, "update"], "apt-get update in a folder of our own")
-            run(["apt-get", *private, "download", package], f"apt-get download {package}", cwd=downloads)
-        for deb in downloads.glob("*.deb"):
-            run(["dpkg", "-x", str(deb), str(target / "root")], f"unpacking {deb.name}")
-        (target / "bin").mkdir()
-        (target / "bin" / package).symlink_to(target / "root/usr/bin" / package)
+
+@dataclass(frozen=True)
+class Apt:
+    """apt-get and apt-cache, on the system's package lists or, where it has none, on lists in a folder of our own."""
+
+    options: tuple[str, ...] = ()
+
+    def download(self, packages: list[str], folder: Path) -> None:
+        run(["apt-get", *self.options, "download", *packages], f"apt-get download {' '.join(packages)}", cwd=folder)
+
+    def newest(self, pattern: str) -> str:
+        """The package whose name is `pattern` with the highest number in place of its `N`."""
+        before, after = pattern.split("N")
+        listed = run(["apt-cache", *self.options, "search", "--names-only", f"^{before}[0-9]+{after}$"], f"looking for {pattern}")
+        numbers = [int(name[len(before) : len(name) - len(after)]) for name in (line.split()[0] for line in listed.splitlines() if line)]
+        if not numbers:
+            raise ToolError(f"no package {pattern} is known to apt")
+        return f"{before}{max(numbers)}{after}"
+
+    def libraries(self, packages: list[str]) -> list[str]:
+        """The libraries that packages need, and those that they need in turn."""
+        found, wanted = set(packages), list(packages)
+        while wanted:
+            shown = run(["apt-cache", *self.options, "depends", "--important", wanted.pop()], "reading what a package needs")
+            for line in shown.splitlines():
+                kind, _, name = line.strip().lstrip("|").partition(": ")
+                if kind in ("Depends", "PreDepends") and name.startswith("lib") and not name.startswith(DEB_LEFT_OUT) and name not in found:
+                    found.add(name)
+                    wanted.append(name)
+        return sorted(found)
+
+
+def with_apt(target: Path, fetch: Callable[[Apt], None]) -> None:
+    """Calls `fetch` with the system's package lists; if that fails, once more with fresh lists of our own."""
+    try:
+        fetch(Apt())
+    except ToolError:
+        private = apt_private_state(target / "apt")
+        run(["apt-get", *private, "update"], "apt-get update in a folder of our own")
+        fetch(Apt(tuple(private)))
+    finally:
         shutil.rmtree(target / "apt", ignore_errors=True)
 
+
+def deb_unpack(target: Path, choose: Callable[[Apt], list[str]]) -> Path:
+    """Downloads and unpacks Debian packages without root; the root folder that they are then in."""
+    downloads, root = target / "deb", target / "root"
+    downloads.mkdir(parents=True)
+    with_apt(target, lambda apt: apt.download(choose(apt), downloads))
+    for deb in downloads.glob("*.deb"):
+        run(["dpkg", "-x", str(deb), str(root)], f"unpacking {deb.name}")
+    (target / "bin").mkdir()
+    return root
+
+
+def deb_wrappers(target: Path, programs: list[Path]) -> None:
+    """A script for each program that starts it with the libraries that were unpacked beside it. A copy of the folder works as well."""
+    root = target / "root"
+    folders = sorted({library.parent for pattern in ("lib/*/*.so*", "usr/lib/*/*.so*") for library in root.glob(pattern)})
+    path = ":".join(f"$here/{folder.relative_to(target)}" for folder in folders)
+    for program in programs:
+        script = target / "bin" / program.name
+        script.write_text(
+            f'#!/bin/sh\nhere=$(dirname "$(readlink -f "$0")")/..\n'
+            f'LD_LIBRARY_PATH="{path}" exec "$here/{program.relative_to(target)}" "$@"\n'
+        )
+        script.chmod(0o755)
+
+
+def deb_install(package: str) -> Callable[[Path], None]:
+    """One program of a Debian package, for which the system has the libraries."""
+
+    def install(target: Path) -> None:
+        root = deb_unpack(target, lambda _apt: [package])
+        (target / "bin" / package).symlink_to(root / "usr/bin" / package)
+
     return install
+
+
+def postgres_install(target: Path) -> None:
+    """The newest PostgreSQL server that this Debian has, with its libraries."""
+
+    def choose(apt: Apt) -> list[str]:
+        server = apt.newest("postgresql-N")
+        return [*apt.libraries([server]), server.replace("postgresql-", "postgresql-client-")]
+
+    root = deb_unpack(target, choose)
+    (home,) = root.glob("usr/lib/postgresql/*")
+    # Tests that run as root copy the folder for another user; these are half of it and not used.
+    for unused in (target / "deb", home / "lib/bitcode", root / "usr/share/doc", root / "usr/share/man", root / "usr/share/locale"):
+        shutil.rmtree(unused, ignore_errors=True)
+    deb_wrappers(target, [home / "bin" / name for name in ("initdb", "postgres", "psql", "pg_ctl")])
+
+
+def softhsm_install(target: Path) -> None:
+    """SoftHSM, a PKCS#11 token in software, with its libraries."""
+    root = deb_unpack(target, lambda apt: apt.libraries(["softhsm2", "libsofthsm2"]))
+    deb_wrappers(target, [root / "usr/bin/softhsm2-util"])
+    # A name without the version of the system's folder in it, for `module-path`.
+    (target / "libsofthsm2.so").symlink_to(root / "usr/lib/softhsm/libsofthsm2.so")
 
 
 def apt_private_state(folder: Path) -> list[str]:
@@ -277,6 +362,14 @@ TOOLS: dict[str, Tool] = {
         Tool(
             "rclone", "rclone, as Debian ships it", pin="debian rclone\n", install=deb_install("rclone"),
             probe="bin/rclone", needs=("apt-get", "dpkg"), optional=True,
+        ),
+        Tool(
+            "postgres", "a PostgreSQL server, as Debian ships it", pin="debian postgresql, relocatable\n", install=postgres_install,
+            probe="bin/initdb", needs=("apt-get", "apt-cache", "dpkg"),
+        ),
+        Tool(
+            "softhsm", "SoftHSM, a PKCS#11 token in software, as Debian ships it", pin="debian softhsm2, relocatable\n", install=softhsm_install,
+            probe="libsofthsm2.so", needs=("apt-get", "apt-cache", "dpkg"),
         ),
     )
 }  # fmt: skip

@@ -5,6 +5,7 @@
 
 mod embedded;
 pub mod files;
+mod postgres;
 
 use std::future::Future;
 use std::ops::Range;
@@ -12,6 +13,11 @@ use std::ops::Range;
 use bytes::Bytes;
 
 pub use embedded::{Embedded, Options};
+pub use postgres::{DatabaseUrl, DatabaseUrlError, Postgres};
+
+/// The longest key. A B-tree page of PostgreSQL must hold three; S3's object keys are at most 1,024
+/// bytes, twice that where their zero bytes are escaped.
+pub const KEY_BYTES_MAX: usize = 2600;
 
 /// What went wrong in an engine.
 #[derive(Debug, thiserror::Error)]
@@ -32,6 +38,22 @@ pub enum Error {
     /// The engine is shutting down. Whether the commit happened is not known.
     #[error("the metadata engine is closed")]
     Closed,
+    /// The database server does not answer, or refuses us. Nothing was changed; a retry is safe.
+    #[error("the database at {place} can't be used: {reason}")]
+    Unreachable {
+        /// Where it is; holds no password.
+        place: String,
+        /// What it or the network says.
+        reason: String,
+    },
+    /// The connection ended while a commit was on its way. Whether it happened is not known.
+    #[error(
+        "the connection to the database at {place} ended during a commit; whether it was kept is not known"
+    )]
+    Unknown {
+        /// Where it is.
+        place: String,
+    },
     /// Anything else the engine reports.
     #[error("metadata engine: {0}")]
     Engine(#[source] Box<dyn std::error::Error + Send + Sync>),
@@ -47,6 +69,13 @@ impl Error {
             Self::NoSpace => Self::NoSpace,
             Self::Corrupt(problem) => Self::Corrupt(problem.clone()),
             Self::Closed => Self::Closed,
+            Self::Unreachable { place, reason } => Self::Unreachable {
+                place: place.clone(),
+                reason: reason.clone(),
+            },
+            Self::Unknown { place } => Self::Unknown {
+                place: place.clone(),
+            },
             Self::Engine(cause) => Self::Engine(cause.to_string().into()),
         }
     }
@@ -153,8 +182,8 @@ impl Page {
 
 /// An engine. Cheap to clone behind an `Arc`; all methods may be called from many tasks.
 ///
-/// Reads see every commit that returned before they began. Keys are at most 4 KiB, values at
-/// most 64 MiB.
+/// Reads see every commit that returned before they began. Keys are at most [`KEY_BYTES_MAX`] bytes
+/// long, values at most 64 MiB.
 pub trait MetaStore: Send + Sync + 'static {
     /// The value of a row, or `None`.
     fn get(&self, key: &[u8]) -> impl Future<Output = Result<Option<Bytes>, Error>> + Send;

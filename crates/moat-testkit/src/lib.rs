@@ -12,4 +12,5 @@
 pub mod blob_contract;
 pub mod faulty;
 pub mod meta_contract;
+pub mod postgres;
 pub mod sim_disk;

@@ -1,6 +1,6 @@
 //! `get`, `scan` and `last`.
 
-use moat_meta::{MetaStore, prefix_end};
+use moat_meta::{KEY_BYTES_MAX, MetaStore, prefix_end};
 
 use super::{MANY, all, bytes, delete, keys, put, range, texts, value, write};
 
@@ -164,7 +164,7 @@ pub(super) async fn values_of_every_size_come_back_whole(store: &impl MetaStore)
     for (row, size) in page.rows().zip(sizes) {
         assert!(row.1 == content(size), "scanned value of {size} bytes");
     }
-    let long_key = vec![b'k'; 4_096];
+    let long_key = vec![b'k'; KEY_BYTES_MAX];
     write(store, [put(&long_key, "long")]).await;
     assert_eq!(value(store, &long_key).await, Some(bytes("long")));
 }
