@@ -11,8 +11,8 @@
 //! folder synced. A folder made on the way is synced into its parent before a blob in it is
 //! answered for. Whoever writes metadata that names a blob does so after `finish`.
 //!
-//! Threads: reads that the page cache holds are answered on the caller's thread, because a hop to
-//! another thread costs more than the copy; the kernel tells (`RWF_NOWAIT`, `RESOLVE_CACHED`)
+//! Threads: small reads that the page cache holds are answered on the caller's thread, because a hop
+//! to another thread costs more than the copy; the kernel tells (`RWF_NOWAIT`, `RESOLVE_CACHED`)
 //! when it would have to wait for the disk, and only then the work moves to a blocking thread.
 //! Writes always go to blocking threads, in runs of a megabyte, while the next run comes in.
 
@@ -33,6 +33,7 @@ use moat_types::BlobId;
 use rustix::fs::{CWD, Mode, OFlags, ResolveFlags};
 use tokio::sync::watch;
 
+pub(crate) use self::buffers::Lent;
 pub use self::reader::DiskReader;
 pub use self::writer::DiskWriter;
 
@@ -50,7 +51,7 @@ struct Shared {
     folders: Folders,
     /// Whether the file system knows direct writes.
     direct: bool,
-    buffers: Buffers,
+    buffers: Arc<Buffers>,
     /// Number of unfinished files on the disk that a writer or its clean-up still owns.
     parts: watch::Sender<usize>,
 }
@@ -60,7 +61,7 @@ impl Shared {
         Ok(Self {
             folders: Folders::open(root)?,
             direct: blocks::knows_direct_writes(root),
-            buffers: Buffers::default(),
+            buffers: Arc::default(),
             parts: watch::Sender::new(0),
         })
     }
@@ -106,7 +107,7 @@ impl BlobStore for Disk {
             None => blocking(id, "open", move || File::open(path)).await?,
         };
         match file {
-            Ok(file) => Ok(DiskReader::new(id, file)),
+            Ok(file) => Ok(DiskReader::new(id, file, self.shared.clone())),
             Err(source) if source.kind() == ErrorKind::NotFound => Err(Error::NotFound(id)),
             Err(source) => Err(io_error(id, "open", source)),
         }

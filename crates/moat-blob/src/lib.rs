@@ -4,6 +4,7 @@
 //! (`moat_testkit::blob_contract`) holds for every engine.
 
 mod disk;
+mod read_bytes;
 
 use std::future::Future;
 use std::ops::Range;
@@ -11,6 +12,7 @@ use std::ops::Range;
 use moat_types::BlobId;
 
 pub use disk::{Disk, DiskReader, DiskWriter};
+pub use read_bytes::ReadBytes;
 
 /// What went wrong in an engine.
 #[derive(Debug, thiserror::Error)]
@@ -92,12 +94,12 @@ pub const PADDING_MAX: u64 = 4095;
 
 /// An open blob.
 pub trait BlobReader: Send + Sync + 'static {
-    /// Reads exactly `range` into a buffer that the caller may change in place.
+    /// Reads exactly `range`.
     ///
     /// Whoever reads knows from its own records how long the blob is: an engine may keep up to
     /// [`PADDING_MAX`] bytes behind the end, which mean nothing.
     ///
     /// # Errors
     /// `Error::Short` if the blob and its padding end before `range.end`.
-    fn read(&self, range: Range<u64>) -> impl Future<Output = Result<Vec<u8>, Error>> + Send;
+    fn read(&self, range: Range<u64>) -> impl Future<Output = Result<ReadBytes, Error>> + Send;
 }

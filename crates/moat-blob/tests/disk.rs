@@ -66,7 +66,7 @@ async fn blobs_are_there_after_opening_again() {
     let disk = Disk::open(root.path()).unwrap();
     let blob = disk.open(id(1)).await.unwrap();
     assert_eq!(
-        blob.read(0..2 * MEGABYTE as u64).await.unwrap(),
+        blob.read(0..2 * MEGABYTE as u64).await.unwrap()[..],
         megabytes(2)
     );
     disk.delete(id(1)).await.unwrap();
@@ -137,7 +137,7 @@ async fn a_file_cut_behind_our_back_is_short() {
             "{found:?}"
         );
     }
-    assert_eq!(blob.read(0..1_000).await.unwrap(), vec![0x5A; 1_000]);
+    assert_eq!(blob.read(0..1_000).await.unwrap()[..], vec![0x5A; 1_000]);
 }
 
 #[tokio::test]
@@ -145,4 +145,40 @@ async fn a_folder_that_is_a_file_is_an_error_that_names_it() {
     let root = tempfile::NamedTempFile::new().unwrap();
     let error = Disk::open(root.path().join("blobs")).err().unwrap();
     assert!(error.to_string().contains("blobs"), "{error}");
+}
+
+#[tokio::test]
+async fn large_ranges_are_exact_at_every_border_cached_or_not() {
+    let root = tempfile::tempdir().unwrap();
+    let disk = Disk::open(root.path()).unwrap();
+    let content: Vec<u8> = (0..3 * MEGABYTE + 50).map(|n| (n % 251) as u8).collect();
+    write(&disk, id(1), &content).await;
+    let blob = disk.open(id(1)).await.unwrap();
+    let end = content.len();
+    for cached in [false, true] {
+        for start in [0, 1, 32, 4095, 4096, 4097, MEGABYTE - 1] {
+            for stop in [start + MEGABYTE, start + 2 * MEGABYTE + 9, end - 1, end] {
+                let found = blob.read(start as u64..stop as u64).await.unwrap();
+                assert!(found[..] == content[start..stop], "{start}..{stop}");
+            }
+        }
+        if !cached {
+            // Small reads fill the page cache.
+            for start in (0..end).step_by(100_000) {
+                let stop = end.min(start + 100_000);
+                let found = blob.read(start as u64..stop as u64).await.unwrap();
+                assert!(found[..] == content[start..stop]);
+            }
+        }
+    }
+    // Beyond the end, and a file that is cut: never another blob's bytes.
+    let beyond = blob.read(0..end as u64 + 8192).await;
+    assert!(matches!(beyond, Err(Error::Short { .. })), "{beyond:?}");
+    let path = walk(root.path()).0.remove(0);
+    let file = std::fs::OpenOptions::new().write(true).open(path).unwrap();
+    for length in [2 * MEGABYTE as u64, MEGABYTE as u64 + 1, 1] {
+        file.set_len(length).unwrap();
+        let beyond = blob.read(0..length + MEGABYTE as u64).await;
+        assert!(matches!(beyond, Err(Error::Short { .. })), "{beyond:?}");
+    }
 }

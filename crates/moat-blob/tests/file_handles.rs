@@ -45,7 +45,7 @@ fn running_out_of_file_handles_is_an_error_and_not_the_end() {
         assert!(matches!(opened, Err(Error::Io { .. })));
         assert!(matches!(written, Err(Error::Io { .. })), "{written:?}");
         let blob = disk.open(id(1)).await.unwrap();
-        assert_eq!(blob.read(0..7).await.unwrap(), b"content");
+        assert_eq!(blob.read(0..7).await.unwrap()[..], *b"content");
         write(&disk, id(3), b"content").await;
     });
 }

@@ -12,7 +12,7 @@ use std::task::{Context, Poll, ready};
 
 use bytes::Bytes;
 use http_body::{Body as HttpBody, Frame, SizeHint};
-use moat_blob::{BlobReader, BlobStore};
+use moat_blob::{BlobReader, BlobStore, ReadBytes};
 use moat_crypto::{BlobLayout, Dek, Run, open_run};
 use moat_meta::MetaStore;
 use moat_types::BlobId;
@@ -177,7 +177,7 @@ impl<M: MetaStore, B: BlobStore> Cursor<M, B> {
                 ranges.push(range);
             },
         )?;
-        let sealed = Bytes::from(sealed);
+        let sealed = Bytes::from_owner(sealed);
         let ready: VecDeque<Bytes> = ranges
             .into_iter()
             .map(|range| sealed.slice(range))
@@ -192,7 +192,7 @@ impl<M: MetaStore, B: BlobStore> Cursor<M, B> {
 }
 
 impl<M: MetaStore, B: BlobStore> Store<M, B> {
-    async fn read_inline(&self, piece: &Piece, run: &Run) -> Result<Vec<u8>> {
+    async fn read_inline(&self, piece: &Piece, run: &Run) -> Result<ReadBytes> {
         let row = self.meta.get(&keys::inline_blob(piece.blob)).await?;
         let row = row.ok_or(moat_blob::Error::NotFound(piece.blob))?;
         let range = run.sealed.start as usize..run.sealed.end as usize;
@@ -202,7 +202,7 @@ impl<M: MetaStore, B: BlobStore> Store<M, B> {
             found,
             wanted: run.sealed.end,
         };
-        Ok(row.get(range).ok_or(short)?.to_vec())
+        Ok(row.get(range).ok_or(short)?.to_vec().into())
     }
 }
 

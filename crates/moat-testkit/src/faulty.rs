@@ -8,7 +8,7 @@ use std::ops::Range;
 use std::sync::{Arc, Mutex};
 
 use bytes::Bytes;
-use moat_blob::{BlobReader, BlobStore, BlobWriter};
+use moat_blob::{BlobReader, BlobStore, BlobWriter, ReadBytes};
 use moat_meta::{Check, MetaStore, Outcome, Page, Write};
 use moat_types::BlobId;
 use tokio::sync::{Notify, oneshot};
@@ -314,7 +314,7 @@ pub struct FaultyReader<R> {
 }
 
 impl<R: BlobReader> BlobReader for FaultyReader<R> {
-    async fn read(&self, range: Range<u64>) -> Result<Vec<u8>, moat_blob::Error> {
+    async fn read(&self, range: Range<u64>) -> Result<ReadBytes, moat_blob::Error> {
         let work = self.inner.read(range);
         self.faults
             .around(Call::Read, blob_error(self.id), work)

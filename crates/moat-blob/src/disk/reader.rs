@@ -1,108 +1,201 @@
 //! Reads ranges of a finished blob.
+//!
+//! | range | is read |
+//! | --- | --- |
+//! | small, in the page cache | on the caller's thread |
+//! | small | on a blocking thread, into the page cache |
+//! | large, in the page cache | on a blocking thread |
+//! | large | on a blocking thread, directly: the cache stays for what is read again and again |
+//!
+//! A large read that fills the cache costs more CPU than everything else that an answer needs.
 
-use std::fs::File;
-use std::io::{ErrorKind, IoSliceMut};
+use std::fs::{File, OpenOptions};
+use std::io::{self, ErrorKind, IoSliceMut};
 use std::ops::Range;
-use std::sync::Arc;
+use std::os::fd::AsRawFd;
+use std::os::unix::fs::{FileExt, OpenOptionsExt};
+use std::sync::{Arc, OnceLock};
 
 use moat_types::BlobId;
-use rustix::buffer::spare_capacity;
-use rustix::io::{Errno, ReadWriteFlags, pread, preadv2};
+use rustix::fs::OFlags;
+use rustix::io::{ReadWriteFlags, preadv2};
 
-use super::{blocking, io_error};
-use crate::{BlobReader, Error};
+use super::buffers::{BLOCK_BYTES, Buffer, Buffers, Lent};
+use super::{Shared, blocking, io_error};
+use crate::{BlobReader, Error, ReadBytes};
 
 /// Reads up to this size are tried on the caller's thread if the page cache holds them: the copy
-/// of 256 KiB takes about as long as the hop to another thread and back.
-const INLINE_BYTES_MAX: usize = 256 << 10;
+/// of 256 KiB and their frames takes about as long as the hop to another thread and back.
+const INLINE_BYTES_MAX: usize = 272 << 10;
+/// Up to this size a read has memory of its own that is zeroed first, which costs next to nothing.
+const OWN_BYTES_MAX: usize = 64 << 10;
+/// Reads from this size on leave the page cache alone. Column chunks and whole small files are
+/// below, scans are above.
+const DIRECT_BYTES_MIN: u64 = 512 << 10;
 
 /// An open blob on the disk.
 pub struct DiskReader {
     id: BlobId,
-    file: Arc<File>,
+    files: Arc<Files>,
+}
+
+/// The file as it was opened, and for direct reads.
+struct Files {
+    cached: File,
+    /// Opened with the first large read; `None` where that is not possible.
+    direct: OnceLock<Option<File>>,
+    shared: Arc<Shared>,
 }
 
 impl DiskReader {
     /// Takes an open file.
-    pub(super) fn new(id: BlobId, file: File) -> Self {
-        let file = Arc::new(file);
-        Self { id, file }
+    pub(super) fn new(id: BlobId, file: File, shared: Arc<Shared>) -> Self {
+        let files = Arc::new(Files {
+            cached: file,
+            direct: OnceLock::new(),
+            shared,
+        });
+        Self { id, files }
+    }
+
+    /// Where the file ends now.
+    fn end(&self) -> u64 {
+        self.files.cached.metadata().map_or(0, |now| now.len())
     }
 }
 
 impl BlobReader for DiskReader {
-    async fn read(&self, range: Range<u64>) -> Result<Vec<u8>, Error> {
-        let found = || self.file.metadata().map_or(0, |now| now.len());
-        let short = |found| Error::Short {
+    async fn read(&self, range: Range<u64>) -> Result<ReadBytes, Error> {
+        let short = || Error::Short {
             id: self.id,
-            found,
+            found: self.end(),
             wanted: range.end,
         };
         let length = range.end.saturating_sub(range.start);
-        if length > INLINE_BYTES_MAX as u64 && range.end > found() {
-            // Before memory is taken for it.
-            return Err(short(found()));
+        // Asked before memory is taken for it.
+        if length > INLINE_BYTES_MAX as u64 && range.end > self.end() {
+            return Err(short());
         }
-        let length = length as usize;
-        let buffer = match read_if_cached(&self.file, length, range.start) {
-            Cached::Whole(buffer) => return Ok(buffer),
-            Cached::Head(buffer) => buffer,
-        };
-        let (file, offset) = (self.file.clone(), range.start);
-        let result = blocking(self.id, "read", move || {
-            read_rest(&file, buffer, length, offset)
-        })
-        .await?;
-        result.map_err(|source: std::io::Error| match source.kind() {
-            ErrorKind::UnexpectedEof => short(found()),
+        let mut space = Space::new(length as usize, &self.files.shared.buffers);
+        if length <= INLINE_BYTES_MAX as u64
+            && read_if_cached(&self.files.cached, space.bytes(), range.start)
+        {
+            return Ok(space.into_bytes());
+        }
+        let (files, start) = (self.files.clone(), range.start);
+        let result = blocking(self.id, "read", move || match length {
+            DIRECT_BYTES_MIN.. => files.read_large(space, start, length as usize),
+            _ => files.read_small(space, start),
+        });
+        result.await?.map_err(|source| match source.kind() {
+            // Somebody cut the file, or a record claims more than there is.
+            ErrorKind::UnexpectedEof => short(),
             _ => io_error(self.id, "read", source),
         })
     }
 }
 
-/// What a read that does not wait has found.
-enum Cached {
-    /// Everything.
-    Whole(Vec<u8>),
-    /// The first bytes, perhaps none; the rest is left to the read that may wait.
-    Head(Vec<u8>),
-}
-
-/// Reads what is in the page cache. Whatever is in the way (not cached, a file system that can't
-/// tell, an error) is left to the read that may wait.
-fn read_if_cached(file: &File, length: usize, offset: u64) -> Cached {
-    if length > INLINE_BYTES_MAX {
-        // Not zeroed first: for a large read that would cost as much as a copy.
-        return Cached::Head(Vec::with_capacity(length));
+impl Files {
+    fn read_small(&self, mut space: Space, start: u64) -> io::Result<ReadBytes> {
+        self.cached.read_exact_at(space.bytes(), start)?;
+        Ok(space.into_bytes())
     }
-    let mut buffer = vec![0; length];
-    let mut slices = [IoSliceMut::new(&mut buffer)];
-    let done = preadv2(file, &mut slices, offset, ReadWriteFlags::NOWAIT).unwrap_or(0);
-    buffer.truncate(done);
-    if done == length {
-        Cached::Whole(buffer)
-    } else {
-        Cached::Head(buffer)
-    }
-}
 
-/// Reads on from the bytes in `buffer` up to `length`, into memory that was not written before.
-fn read_rest(
-    file: &File,
-    mut buffer: Vec<u8>,
-    length: usize,
-    offset: u64,
-) -> std::io::Result<Vec<u8>> {
-    buffer.reserve_exact(length - buffer.len());
-    while buffer.len() < length {
-        let at = offset + buffer.len() as u64;
-        match pread(file, spare_capacity(&mut buffer), at) {
-            Ok(0) => return Err(ErrorKind::UnexpectedEof.into()),
-            Ok(_) | Err(Errno::INTR) => {}
-            Err(error) => return Err(error.into()),
+    fn read_large(&self, mut space: Space, start: u64, length: usize) -> io::Result<ReadBytes> {
+        if read_if_cached(&self.cached, space.bytes(), start) {
+            return Ok(space.into_bytes());
+        }
+        let Some(direct) = self.direct() else {
+            return self.read_small(space, start);
+        };
+        drop(space);
+        let ahead = (start % BLOCK_BYTES as u64) as usize;
+        let buffers = &self.shared.buffers;
+        let mut buffer = buffers.take_room((ahead + length).next_multiple_of(BLOCK_BYTES));
+        let blocks = &mut buffer.room()[..(ahead + length).next_multiple_of(BLOCK_BYTES)];
+        match read_blocks(direct, blocks, start - ahead as u64, ahead + length) {
+            Ok(()) => {
+                let lent = Lent::new(buffer, ahead..ahead + length, buffers.clone());
+                Ok(lent.into())
+            }
+            // A device with larger blocks than ours.
+            Err(error) if error.kind() == ErrorKind::InvalidInput => {
+                self.read_small(Space::new(length, buffers), start)
+            }
+            Err(error) => Err(error),
         }
     }
-    // The allocator may have given more room than was asked for.
-    buffer.truncate(length);
-    Ok(buffer)
+
+    fn direct(&self) -> Option<&File> {
+        let open = || {
+            // By its number, so that it works for a blob whose name is gone by now.
+            let path = format!("/proc/self/fd/{}", self.cached.as_raw_fd());
+            let mut options = OpenOptions::new();
+            options
+                .read(true)
+                .custom_flags(OFlags::DIRECT.bits().cast_signed());
+            options.open(path).ok()
+        };
+        match self.shared.direct {
+            true => self.direct.get_or_init(open).as_ref(),
+            false => None,
+        }
+    }
+}
+
+/// Memory for what is read.
+enum Space {
+    Own(Vec<u8>),
+    Lent(Lent),
+}
+
+impl Space {
+    fn new(length: usize, buffers: &Arc<Buffers>) -> Self {
+        if length <= OWN_BYTES_MAX {
+            return Self::Own(vec![0; length]);
+        }
+        let buffer: Buffer = buffers.take_room(length);
+        Self::Lent(Lent::new(buffer, 0..length, buffers.clone()))
+    }
+
+    fn bytes(&mut self) -> &mut [u8] {
+        match self {
+            Self::Own(bytes) => bytes,
+            Self::Lent(lent) => lent.as_mut(),
+        }
+    }
+
+    fn into_bytes(self) -> ReadBytes {
+        match self {
+            Self::Own(bytes) => bytes.into(),
+            Self::Lent(lent) => lent.into(),
+        }
+    }
+}
+
+/// Reads from the page cache, or says that it does not hold everything. Whatever else is in the
+/// way (a file system that can't tell, an error) is left to the read that may wait.
+fn read_if_cached(file: &File, bytes: &mut [u8], offset: u64) -> bool {
+    let wanted = bytes.len();
+    let done = preadv2(
+        file,
+        &mut [IoSliceMut::new(bytes)],
+        offset,
+        ReadWriteFlags::NOWAIT,
+    );
+    done.is_ok_and(|done| done == wanted)
+}
+
+/// Reads whole blocks at a block, of which at least `needed` bytes must be there.
+fn read_blocks(file: &File, blocks: &mut [u8], offset: u64, needed: usize) -> io::Result<()> {
+    let mut done = 0;
+    while done < needed {
+        match file.read_at(&mut blocks[done..], offset + done as u64) {
+            Ok(0) => return Err(ErrorKind::UnexpectedEof.into()),
+            Ok(count) => done += count,
+            Err(error) if error.kind() == ErrorKind::Interrupted => {}
+            Err(error) => return Err(error),
+        }
+    }
+    Ok(())
 }
