@@ -223,6 +223,37 @@ pub enum Error {
     Audit(#[from] AuditError),
 }
 
+/// Whose fault a failure is.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum Fault {
+    /// The caller asked for what can't be, or may not.
+    Caller,
+    /// The caller asked for what is not there.
+    Missing,
+    /// The server can't do now what it should.
+    Server,
+}
+
+impl Error {
+    /// Whose fault it is.
+    pub const fn fault(&self) -> Fault {
+        match self {
+            Self::EnclaveNotFound { .. }
+            | Self::KeyNotFound { .. }
+            | Self::KeyDeleting { .. }
+            | Self::KeyVersionNotFound { .. }
+            | Self::IdentityNotFound { .. }
+            | Self::PolicyNotFound { .. } => Fault::Missing,
+            Self::Contended
+            | Self::Damaged { .. }
+            | Self::Hsm(_)
+            | Self::Store(_)
+            | Self::Audit(_) => Fault::Server,
+            _ => Fault::Caller,
+        }
+    }
+}
+
 /// Why a caller was refused; goes to the audit.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum DenyReason {

@@ -63,6 +63,14 @@ pub fn policy_path(input: &[u8]) {
     }
 }
 
+/// Path and body of a KES request, with a NUL between them.
+pub fn kes_request(input: &[u8]) {
+    let end = input.iter().position(|b| *b == 0).unwrap_or(input.len());
+    if let Ok(path) = std::str::from_utf8(&input[..end]) {
+        crate::wires::kes::fuzz(path, input.get(end + 1..).unwrap_or_default());
+    }
+}
+
 /// A line of the audit.
 pub fn audit_line(input: &[u8]) {
     fuzz_line(input);
@@ -99,6 +107,7 @@ mod tests {
         ciphertext(input);
         unversioned_ciphertext(input);
         policy_path(input);
+        kes_request(input);
         audit_line(input);
         row(input);
     }
@@ -122,6 +131,13 @@ mod tests {
             input in "(/v1|/metrics)?(/(enclaves|e|keys|k|epochs|open|identities|h1:|policies|%2F|%)){0,6}(\\?(prefix|limit|from)=(%|1|x|&)*)?",
         ) {
             every_parser(input.as_bytes());
+        }
+
+        #[test]
+        fn every_parser_meets_almost_kes_requests(
+            input in "/v1/(key|policy|identity)(/(create|list|describe|import)){0,2}/?[a*|%-]{0,5}\\x00?\\{?(\"(context|ciphertext|key)\":(\"A{0,4}\"|null|\\{)){0,2}\\}?",
+        ) {
+            kes_request(input.as_bytes());
         }
     }
 }

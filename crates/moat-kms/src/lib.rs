@@ -9,6 +9,7 @@ mod codec;
 mod core;
 mod envelope;
 mod error;
+mod feed;
 #[doc(hidden)]
 pub mod fuzzing;
 mod hsm;
@@ -16,6 +17,7 @@ mod http;
 mod policy;
 mod rows;
 mod seal;
+pub mod server_log;
 mod state;
 mod wires;
 
@@ -29,7 +31,7 @@ pub use crate::core::{
     TAGS_MAX, Tags,
 };
 pub use envelope::{OVERHEAD_BYTES, ciphertext_version};
-pub use error::{DenyReason, Error, OpenError};
+pub use error::{DenyReason, Error, Fault, OpenError};
 pub use hsm::{Hsm, HsmError, HsmKey};
 pub use policy::{Command, PATTERNS_MAX, PathPolicy, Policy, PolicyError, Verdict};
 pub use rows::{Algorithm, Origin, Scope};

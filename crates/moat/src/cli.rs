@@ -212,6 +212,12 @@ pub(crate) enum KmsCommand {
     /// Work with identities
     #[command(subcommand)]
     Identity(KmsIdentityCommand),
+    /// Work with policies
+    #[command(subcommand)]
+    Policy(KmsPolicyCommand),
+    /// Work with enclaves
+    #[command(subcommand)]
+    Enclave(KmsEnclaveCommand),
 }
 
 #[derive(Debug, Args)]
@@ -331,7 +337,81 @@ pub(crate) enum KmsIdentityCommand {
         #[arg(long)]
         json: bool,
     },
+    /// Make an identity known in the enclave; without one, draw an API key and print it
+    Create {
+        /// The identity, as MinKMS (h1:...) or KES (64 hex digits) writes it
+        #[arg(conflicts_with = "certificate")]
+        identity: Option<String>,
+        /// The identity of this client certificate, PEM
+        #[arg(long, value_name = "FILE")]
+        certificate: Option<PathBuf>,
+        /// What it may do
+        #[arg(long, value_name = "NAME", conflicts_with = "admin")]
+        policy: Option<String>,
+        /// It may do everything in the enclave
+        #[arg(long)]
+        admin: bool,
+        #[command(flatten)]
+        client: KmsClientArgs,
+    },
     /// List the identities of the enclave
+    List {
+        #[command(flatten)]
+        client: KmsClientArgs,
+    },
+}
+
+#[derive(Debug, Subcommand)]
+pub(crate) enum KmsPolicyCommand {
+    /// Write a policy, in place of one of the same name
+    Create {
+        /// Its name
+        name: String,
+        /// What is allowed: a KES path (/v1/key/generate/lake-*), or COMMAND=PATTERN (KEY:GENERATE=lake-*); may be repeated
+        #[arg(long, value_name = "RULE")]
+        allow: Vec<String>,
+        /// What is refused whatever is allowed; may be repeated
+        #[arg(long, value_name = "RULE")]
+        deny: Vec<String>,
+        /// File with the rules as JSON: {"allow": {COMMAND: [PATTERN]}, "deny": ...}
+        #[arg(long, value_name = "FILE", conflicts_with_all = ["allow", "deny"])]
+        file: Option<PathBuf>,
+        #[command(flatten)]
+        client: KmsClientArgs,
+    },
+    /// Show the rules of a policy
+    Get {
+        /// Its name
+        name: String,
+        #[command(flatten)]
+        client: KmsClientArgs,
+    },
+    /// List the policies of the enclave
+    List {
+        #[command(flatten)]
+        client: KmsClientArgs,
+    },
+    /// Give an identity a policy in place of the one it has
+    Assign {
+        /// The policy
+        name: String,
+        /// The identity
+        identity: String,
+        #[command(flatten)]
+        client: KmsClientArgs,
+    },
+}
+
+#[derive(Debug, Subcommand)]
+pub(crate) enum KmsEnclaveCommand {
+    /// Make an enclave
+    Create {
+        /// Its name
+        name: String,
+        #[command(flatten)]
+        client: KmsClientArgs,
+    },
+    /// List the enclaves
     List {
         #[command(flatten)]
         client: KmsClientArgs,

@@ -17,6 +17,7 @@ use serde_json::json;
 use crate::cli::{KmsAuditCommand, KmsClientArgs, KmsIdentityCommand, KmsKeyCommand};
 use crate::config::DATA_DEFAULT;
 use crate::folder::DataFolder;
+use crate::kms_access::{self, NewIdentity};
 use crate::lock::FolderLock;
 use crate::{files, print};
 
@@ -27,9 +28,9 @@ const ENDPOINT_DEFAULT: &str = "https://127.0.0.1:7373";
 const API_KEY_VARIABLES: [&str; 2] = ["MOAT_KMS_API_KEY", "MINIO_KMS_API_KEY"];
 
 /// A key manager, and the enclave that a command is about.
-struct Connection {
-    client: Client,
-    enclave: EnclaveName,
+pub(crate) struct Connection {
+    pub(crate) client: Client,
+    pub(crate) enclave: EnclaveName,
     endpoint: String,
     /// Who we are to it.
     identity: String,
@@ -135,22 +136,22 @@ pub(crate) async fn key(command: KmsKeyCommand) -> Result<ExitCode> {
 pub(crate) async fn identity(command: KmsIdentityCommand) -> Result<ExitCode> {
     match command {
         KmsIdentityCommand::New { json } => {
-            let key = ApiKey::generate(&SystemRandom);
-            let (identity, text) = (key.identity(), key.to_text());
-            let (kes_identity, kes_text) = (identity.to_kes_text(), key.to_kes_text());
-            if json {
-                print::json(&json!({
-                    "identity": identity.to_string(), "api_key": text.expose(),
-                    "kes_identity": kes_identity, "kes_api_key": kes_text.expose(),
-                }))?;
-            } else {
-                print::out(&format!(
-                    "identity  {identity}\nAPI key   {} (shown once; keep it secret)\n\n\
-                     The same for KES clients:\nidentity  {kes_identity}\nAPI key   {}\n",
-                    text.expose(),
-                    kes_text.expose()
-                ))?;
-            }
+            kms_access::show_api_key(&ApiKey::generate(&SystemRandom), json)?;
+        }
+        KmsIdentityCommand::Create {
+            identity,
+            certificate,
+            policy,
+            admin,
+            client,
+        } => {
+            let new = NewIdentity {
+                identity,
+                certificate,
+                policy,
+                admin,
+            };
+            kms_access::create_identity(new, &client).await?;
         }
         KmsIdentityCommand::List { client } => list_identities(client).await?,
     }
@@ -453,7 +454,7 @@ fn folder(data: Option<PathBuf>) -> DataFolder {
     DataFolder::new(data.unwrap_or_else(|| PathBuf::from(DATA_DEFAULT)))
 }
 
-fn connect(args: &KmsClientArgs) -> Result<Connection> {
+pub(crate) fn connect(args: &KmsClientArgs) -> Result<Connection> {
     let data = folder(args.data.clone());
     let endpoint = args
         .endpoint
@@ -499,7 +500,7 @@ fn api_key(file: Option<&Path>, data: &DataFolder) -> Result<ApiKey> {
     ApiKey::parse(text.expose()).with_context(|| path.display().to_string())
 }
 
-fn key_name(text: &str) -> Result<KeyName> {
+pub(crate) fn key_name(text: &str) -> Result<KeyName> {
     Ok(KeyName::parse(text)?)
 }
 

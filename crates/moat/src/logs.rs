@@ -1,8 +1,15 @@
 //! Logging to standard error, as text for people or JSON lines for machines.
 
+use std::fmt::Write as _;
 use std::io::IsTerminal;
 
-use tracing_subscriber::EnvFilter;
+use moat_kms::server_log::{self, LogEvent};
+use moat_types::{Clock as _, SystemClock};
+use tracing::field::{Field, Visit};
+use tracing::{Event, Subscriber};
+use tracing_subscriber::layer::{Context, Layer, SubscriberExt as _};
+use tracing_subscriber::util::SubscriberInitExt as _;
+use tracing_subscriber::{EnvFilter, fmt};
 
 /// How a log line is written.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -40,14 +47,75 @@ pub(crate) fn is_filter(filter: &str) -> bool {
 
 /// Starts logging. A second call changes nothing.
 pub(crate) fn start(config: &LogConfig) {
-    let builder = tracing_subscriber::fmt()
-        .with_env_filter(EnvFilter::new(&config.filter))
+    let lines = fmt::layer()
         .with_writer(std::io::stderr)
         .with_ansi(std::io::stderr().is_terminal());
+    let followed = tracing_subscriber::registry()
+        .with(EnvFilter::new(&config.filter))
+        .with(Followers);
     let outcome = match config.format {
-        LogFormat::Text => builder.try_init(),
-        LogFormat::Json => builder.json().flatten_event(true).try_init(),
+        LogFormat::Text => followed.with(lines).try_init(),
+        LogFormat::Json => followed.with(lines.json().flatten_event(true)).try_init(),
     };
     // It fails only if a subscriber is there already, as in tests.
     drop(outcome);
+}
+
+/// Hands events on to those who follow the key manager's log over a wire.
+struct Followers;
+
+impl<S: Subscriber> Layer<S> for Followers {
+    fn on_event(&self, event: &Event<'_>, _: Context<'_, S>) {
+        server_log::publish(|| {
+            let mut text = Sentence::default();
+            event.record(&mut text);
+            LogEvent {
+                time: SystemClock.now(),
+                level: *event.metadata().level(),
+                target: event.metadata().target().to_owned(),
+                message: text.message + &text.fields,
+            }
+        });
+    }
+}
+
+/// An event's message, and its fields as `name=value`.
+#[derive(Default)]
+struct Sentence {
+    message: String,
+    fields: String,
+}
+
+impl Visit for Sentence {
+    fn record_debug(&mut self, field: &Field, value: &dyn std::fmt::Debug) {
+        // Writing to a string does not fail.
+        let _ = match field.name() {
+            "message" => write!(self.message, "{value:?}"),
+            name => write!(self.fields, " {name}={value:?}"),
+        };
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn an_event_is_one_sentence_with_its_fields() {
+        struct Catch(std::sync::mpsc::Sender<String>);
+        impl<S: Subscriber> Layer<S> for Catch {
+            fn on_event(&self, event: &Event<'_>, _: Context<'_, S>) {
+                let mut text = Sentence::default();
+                event.record(&mut text);
+                self.0.send(text.message + &text.fields).unwrap();
+            }
+        }
+        let (sender, receiver) = std::sync::mpsc::channel();
+        let subscriber = tracing_subscriber::registry().with(Catch(sender));
+        tracing::subscriber::with_default(subscriber, || {
+            tracing::warn!(bucket = "b", count = 2, "it happened");
+        });
+        let text = receiver.recv().unwrap();
+        assert_eq!(text, "it happened bucket=\"b\" count=2");
+    }
 }

@@ -11,6 +11,7 @@ mod first_start;
 mod folder;
 mod keyring;
 mod kms;
+mod kms_access;
 mod lock;
 mod logs;
 mod pki;
@@ -54,6 +55,8 @@ fn run(command: Command) -> Result<ExitCode> {
                 KmsCommand::Key(command) => kms::key(command).await,
                 KmsCommand::Audit(command) => kms::audit(command).await,
                 KmsCommand::Identity(command) => kms::identity(command).await,
+                KmsCommand::Policy(command) => kms_access::policy(command).await,
+                KmsCommand::Enclave(command) => kms_access::enclave(command).await,
             },
             Command::Doctor(args) => doctor::run(args).await,
             Command::Pki(_) => unreachable!("handled without a runtime"),

@@ -32,6 +32,8 @@ pub use line::{AuditLine, CheckpointSigner, LineKind, LineProblem, Outcome};
 pub use show::{Filter, Lines, show, tail};
 pub use verify::{Located, Report, Verification, verify};
 
+use crate::error::Fault;
+use crate::feed::{Feed, Follower};
 use writer::{Message, Writer};
 
 /// How an audit is kept.
@@ -164,6 +166,8 @@ pub struct Facts {
     pub outcome: Outcome,
     /// Why it was refused or failed.
     pub reason: Option<String>,
+    /// Whose fault it is that it failed. For those who follow the log; the line has the reason.
+    pub fault: Option<Fault>,
     /// How long it took, in microseconds.
     pub micros: u64,
 }
@@ -201,6 +205,7 @@ pub struct AuditLog {
     /// Set by the writer when it can't go on.
     stopped: Arc<AtomicBool>,
     thread: Mutex<Option<std::thread::JoinHandle<()>>>,
+    feed: Feed<Facts>,
 }
 
 impl AuditLog {
@@ -245,6 +250,7 @@ impl AuditLog {
             public_key,
             stopped,
             thread: Mutex::new(Some(thread)),
+            feed: Feed::default(),
         })
     }
 
@@ -286,6 +292,9 @@ impl AuditLog {
     }
 
     async fn send(&self, facts: Vec<Facts>, done: Option<writer::Done>) -> Result<(), AuditError> {
+        for ended in facts.iter().filter(|f| f.outcome != Outcome::Begun) {
+            self.feed.send_with(|| ended.clone());
+        }
         // A batch that is larger than the queue waits until the queue is empty.
         let room = facts.len().min(QUEUE_LINES_MAX) as u32;
         let permit = self.room.clone().acquire_many_owned(room).await;
@@ -295,6 +304,11 @@ impl AuditLog {
             _room: permit.map_err(|_| AuditError::Closed)?,
         };
         self.queue.send(message).map_err(|_| AuditError::Closed)
+    }
+
+    /// Follows the operations that end from now on. They come as they are handed to the writer.
+    pub(crate) fn follow(&self) -> Follower<Facts> {
+        self.feed.follow()
     }
 
     /// The newest checkpoint, as it changes.

@@ -32,6 +32,7 @@ fn facts(key: &str) -> Facts {
         subject: None,
         outcome: Outcome::Allowed,
         reason: None,
+        fault: None,
         micros: 7,
     }
 }

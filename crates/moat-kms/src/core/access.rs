@@ -72,6 +72,14 @@ impl Rights {
         matches!(self.level, Ok(Level::All(_)))
     }
 
+    /// The policy that decides for the caller, if one does.
+    pub(super) const fn policy(&self) -> Option<(&KeyName, &Arc<PolicyRow>)> {
+        match &self.level {
+            Ok(Level::Policy(name, row)) => Some((name, row)),
+            Ok(Level::All(_)) | Err(_) => None,
+        }
+    }
+
     /// What decides for the caller: its privilege, or the policy and the pattern in it.
     pub(super) fn explain(&self, command: Command, name: &str) -> Decision {
         let (verdict, by, pattern) = match &self.level {

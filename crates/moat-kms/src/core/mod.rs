@@ -23,6 +23,7 @@ use std::time::Duration;
 use moat_kms_client::Identity;
 use moat_meta::MetaStore;
 use moat_types::{Clock, Random, SecretBytes};
+use tokio::sync::watch;
 use tokio::task::JoinHandle;
 
 pub use access::{Decider, Decision};
@@ -42,9 +43,10 @@ pub use lifecycle::{DELETION_GRACE, DELETION_GRACE_MAX, ExportedVersion};
 pub use policies::PolicyInfo;
 
 use crate::audit::{
-    Anchor, AuditConfig, AuditError, AuditLine, AuditLog, CheckpointSigner, Filter,
+    Anchor, AuditConfig, AuditError, AuditLine, AuditLog, CheckpointSigner, Facts, Filter,
 };
 use crate::error::{Error, OpenError};
+use crate::feed::Follower;
 use crate::hsm::Hsm;
 use crate::policy::Command;
 use crate::rows::{AnchorRow, AuditKeyRow, IdentityRow, KeyRow, PolicyRow, Scope, singleton_row};
@@ -138,6 +140,8 @@ pub struct Core<M> {
     policies: Opened<PolicyRow>,
     /// Keeps the newest checkpoint in the state.
     keeper: Mutex<Option<JoinHandle<()>>>,
+    /// Whether the streams of this core are to end.
+    ending: watch::Sender<bool>,
 }
 
 const AUDIT_KEY: &str = "audit-key";
@@ -167,6 +171,7 @@ impl<M: MetaStore> Core<M> {
             identities: Opened::default(),
             policies: Opened::default(),
             keeper: Mutex::default(),
+            ending: watch::Sender::new(false),
         });
         core.keep_anchor().await?;
         let keeper = tokio::spawn(keep_anchors(Arc::downgrade(&core), core.audit.anchors()));
@@ -229,6 +234,21 @@ impl<M: MetaStore> Core<M> {
         trail.noted(result).await
     }
 
+    /// Follows the operations that end from now on, of every enclave.
+    pub(crate) fn follow_audit(&self) -> Follower<Facts> {
+        self.audit.follow()
+    }
+
+    /// Ends the streams that clients follow: the server goes down, and they would go on for ever.
+    pub fn end_streams(&self) {
+        self.ending.send_replace(true);
+    }
+
+    /// Tells those who serve a stream when it is to end.
+    pub(crate) fn ending(&self) -> watch::Receiver<bool> {
+        self.ending.subscribe()
+    }
+
     /// The key that signs the checkpoints of the audit.
     pub const fn audit_public_key(&self) -> &[u8; 32] {
         self.audit.public_key()
@@ -262,7 +282,7 @@ impl<M: MetaStore> Core<M> {
 /// Keeps the newest checkpoint in the state until the core is gone.
 async fn keep_anchors<M: MetaStore>(
     core: std::sync::Weak<Core<M>>,
-    mut anchors: tokio::sync::watch::Receiver<Option<Anchor>>,
+    mut anchors: watch::Receiver<Option<Anchor>>,
 ) {
     anchors.mark_unchanged();
     while anchors.changed().await.is_ok() {

@@ -83,6 +83,26 @@ impl<M: MetaStore> Core<M> {
         trail.noted(result).await
     }
 
+    /// The policy that decides for the caller in a scope, if one does: anyone may read its own.
+    ///
+    /// # Errors
+    /// `Error::Store` if the metadata engine does not answer.
+    pub async fn own_policy(
+        &self,
+        caller: &Caller,
+        scope: &Scope,
+    ) -> Result<Option<PolicyInfo>, Error> {
+        let command = Command::PolicyGet;
+        let mut trail = self.trail(caller, scope, command).subject(caller.identity);
+        let result = async {
+            let rights = self.rights(caller, scope, command).await?;
+            let policy = rights.policy();
+            Ok(policy.map(|(name, row)| describe_policy(name, row)))
+        }
+        .await;
+        trail.noted(result).await
+    }
+
     /// Lists the policies that the caller may list.
     ///
     /// # Errors

@@ -74,6 +74,7 @@ impl<M: MetaStore> Core<M> {
                 subject: None,
                 outcome: Outcome::Error,
                 reason: None,
+                fault: None,
                 micros: 0,
             },
             begun: false,
@@ -153,6 +154,7 @@ impl Trail<'_> {
         };
         self.facts.outcome = outcome;
         self.facts.reason = reason;
+        self.facts.fault = result.as_ref().err().map(Error::fault);
         self.facts.micros = self.micros();
         self.count(outcome);
         self.facts.clone()

@@ -30,9 +30,13 @@ use moat_kms_client::Identity;
 use moat_meta::MetaStore;
 use moat_net::access_log::{self, Access};
 use moat_net::{Body, Peer, Service};
-use moat_types::Random;
+use moat_types::{EnclaveName, Random};
 
 use crate::core::{Caller, Core};
+use kes::KesFront;
+
+/// The enclave of an installation that has only one.
+const KES_ENCLAVE: &str = "moat";
 
 /// What the server says about itself.
 #[derive(Clone, Debug)]
@@ -52,7 +56,23 @@ impl<M: MetaStore> KmsServer<M> {
     /// The fronts of `core`. Their listener must ask for client certificates
     /// ([`moat_net::tls::ClientAuth::Requested`]).
     pub fn new(core: Arc<Core<M>>, info: ServerInfo, random: Arc<dyn Random>) -> Self {
-        Self(Front { core, info, random })
+        let enclave = EnclaveName::parse(KES_ENCLAVE).expect("it is a word");
+        Self::with_kes_enclave(core, info, random, enclave)
+    }
+
+    /// As [`KmsServer::new`]; KES clients whose identity is of no enclave work in `enclave`.
+    pub fn with_kes_enclave(
+        core: Arc<Core<M>>,
+        info: ServerInfo,
+        random: Arc<dyn Random>,
+        enclave: EnclaveName,
+    ) -> Self {
+        Self(Front {
+            core,
+            info,
+            random,
+            kes: KesFront::new(enclave),
+        })
     }
 }
 
@@ -95,6 +115,7 @@ pub(crate) struct Front<M> {
     pub(crate) core: Arc<Core<M>>,
     pub(crate) info: ServerInfo,
     pub(crate) random: Arc<dyn Random>,
+    pub(crate) kes: KesFront,
 }
 
 /// One request, without its body.

@@ -110,6 +110,8 @@ pub(crate) struct KmsConfig {
     pub(crate) listen: SocketAddr,
     pub(crate) tls: TlsFiles,
     pub(crate) hsm_key: PathBuf,
+    /// Where KES clients work whose identity is of no enclave.
+    pub(crate) kes_enclave: EnclaveName,
     /// How long a store may go on with a key without asking again.
     pub(crate) lease_ttl: Duration,
 }
@@ -227,6 +229,9 @@ fn interpret(raw: &Raw, problems: &mut Vec<String>) -> Config {
                 &data.server_tls("kms"),
             ),
             hsm_key: reader.file("kms.hsm_key", data.hsm_key()),
+            kes_enclave: reader.one("kms.kes_enclave", ENCLAVE_DEFAULT, |text| {
+                EnclaveName::parse(text).ok()
+            }),
             lease_ttl: reader.one("kms.lease_ttl", LEASE_TTL_DEFAULT, lease_ttl),
         },
         proxy: proxy(&mut reader, &data),

@@ -108,6 +108,7 @@ pub(crate) const SETTINGS: &[Setting] = &[
     one("kms.certificate", &["MOAT_KMS_CERTIFICATE"], FILE),
     one("kms.private_key", &["MOAT_KMS_PRIVATE_KEY"], FILE),
     one("kms.hsm_key", &["MOAT_HSM_KEY_FILE"], FILE),
+    one("kms.kes_enclave", &["MOAT_KMS_KES_ENCLAVE"], KEY_NAME),
     one(
         "kms.lease_ttl",
         &["MOAT_KMS_LEASE_TTL"],

@@ -67,7 +67,13 @@ impl KmsServer {
             commit: String::new(),
             host: local(listener.local_addr()).authority(),
         };
-        let service = Service::new(Arc::clone(&core), info, Arc::new(SystemRandom));
+        let random = Arc::new(SystemRandom);
+        let service = Service::with_kes_enclave(
+            Arc::clone(&core),
+            info,
+            random,
+            config.kms.kes_enclave.clone(),
+        );
         Ok(Self {
             bound: Bound {
                 listener,
@@ -94,7 +100,15 @@ impl KmsServer {
 
     /// Serves until drained, then closes the audit with a checkpoint.
     pub(crate) async fn serve(self, drain: Drain) {
+        let core = Arc::clone(&self.core);
+        let draining = drain.clone();
+        // Log streams have no end of their own that a drain could wait for.
+        let feeds = tokio::spawn(async move {
+            draining.started().await;
+            core.end_streams();
+        });
         self.bound.serve(drain).await;
+        feeds.abort();
         if let Err(error) = self.core.close().await {
             tracing::error!(%error, "the audit could not be closed with a checkpoint");
         }
