@@ -71,6 +71,14 @@ pub fn kes_request(input: &[u8]) {
     }
 }
 
+/// A key as KES stores it, and as MinIO's environment has it.
+pub fn kes_stored_key(input: &[u8]) {
+    let _ = crate::parse_stored_key(input);
+    if let Ok(text) = std::str::from_utf8(input) {
+        let _ = crate::parse_minio_secret_key(text);
+    }
+}
+
 /// A line of the audit.
 pub fn audit_line(input: &[u8]) {
     fuzz_line(input);
@@ -108,6 +116,7 @@ mod tests {
         unversioned_ciphertext(input);
         policy_path(input);
         kes_request(input);
+        kes_stored_key(input);
         audit_line(input);
         row(input);
     }

@@ -14,6 +14,7 @@ mod feed;
 pub mod fuzzing;
 mod hsm;
 mod http;
+mod kes_store;
 mod policy;
 mod rows;
 mod seal;
@@ -33,6 +34,7 @@ pub use crate::core::{
 pub use envelope::{OVERHEAD_BYTES, ciphertext_version};
 pub use error::{DenyReason, Error, Fault, OpenError};
 pub use hsm::{Hsm, HsmError, HsmKey};
+pub use kes_store::{StoredKeyError, parse_minio_secret_key, parse_stored_key};
 pub use policy::{Command, PATTERNS_MAX, PathPolicy, Policy, PolicyError, Verdict};
 pub use rows::{Algorithm, Origin, Scope};
 pub use wires::body::BODY_TIMEOUT;
