@@ -7,7 +7,7 @@
 //! the lease goes on to its end, and renewal is tried again until then. A key that is found to be
 //! disabled or gone ends all its leases.
 
-use std::collections::HashMap;
+use std::collections::{HashMap, HashSet};
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError, RwLock, Weak};
 use std::time::Duration;
@@ -15,7 +15,7 @@ use std::time::Duration;
 use futures_util::FutureExt;
 use futures_util::future::{BoxFuture, Shared};
 use moat_crypto::{EpochKey, EpochScope, KeyRing, KeyRingError, NewEpoch};
-use moat_types::{EnclaveName, EpochId, KeyName, KeyVersion, Random};
+use moat_types::{BucketName, EnclaveName, EpochId, KeyName, KeyVersion, Random};
 use tokio::sync::Notify;
 use tokio::task::JoinHandle;
 use tokio::time::Instant;
@@ -71,22 +71,32 @@ pub struct RemoteKeyRing {
 
 impl RemoteKeyRing {
     /// A ring without leases. Must be called inside a tokio runtime, in which it renews them.
-    pub fn new(client: Arc<Client>, enclave: EnclaveName, random: Arc<dyn Random>) -> Self {
+    ///
+    /// Of the buckets in `strict` no lease is held: the key manager is asked with each object, so
+    /// that its audit has each, and refuses from the next object on.
+    pub fn new(
+        client: Arc<Client>,
+        enclave: EnclaveName,
+        strict: HashSet<BucketName>,
+        random: Arc<dyn Random>,
+    ) -> Self {
         let source = RemoteSource {
             client,
             enclave: enclave.clone(),
         };
-        Self::over(Arc::new(source), enclave, random)
+        Self::over(Arc::new(source), enclave, strict, random)
     }
 
     pub(crate) fn over(
         source: Arc<dyn LeaseSource>,
         enclave: EnclaveName,
+        strict: HashSet<BucketName>,
         random: Arc<dyn Random>,
     ) -> Self {
         let inner = Arc::new(Inner {
             source,
             enclave,
+            strict,
             random,
             started: Instant::now(),
             leases: RwLock::default(),
@@ -153,7 +163,11 @@ impl KeyRing for RemoteKeyRing {
         if let Some(key) = self.inner.held(&scope.epoch, Some(&scope)) {
             return std::future::ready(Ok(key)).boxed();
         }
-        self.inner.clone().fly(scope, wrapped).boxed()
+        let inner = self.inner.clone();
+        if inner.strict.contains(&scope.bucket) {
+            return async move { inner.open(&scope, &wrapped).await }.boxed();
+        }
+        inner.fly(scope, wrapped).boxed()
     }
 
     fn check(&self, key: KeyName) -> BoxFuture<'_, Result<(), KeyRingError>> {
@@ -174,6 +188,8 @@ type Flight = Shared<BoxFuture<'static, FlightResult>>;
 struct Inner {
     source: Arc<dyn LeaseSource>,
     enclave: EnclaveName,
+    /// Buckets whose keys are not leased.
+    strict: HashSet<BucketName>,
     random: Arc<dyn Random>,
     started: Instant,
     leases: RwLock<HashMap<EpochId, Lease>>,
@@ -260,6 +276,9 @@ impl Inner {
     }
 
     fn keep(&self, scope: EpochScope, sent: Instant, leased: Leased) {
+        if self.strict.contains(&scope.bucket) {
+            return;
+        }
         let ttl = leased.ttl.min(LEASE_TTL_MAX);
         let lease = Lease {
             wrapped: leased.wrapped,

@@ -77,7 +77,8 @@ impl LeaseSource for Fake {
 
 fn ring(fake: &Arc<Fake>) -> RemoteKeyRing {
     let enclave = EnclaveName::parse("lake").unwrap();
-    RemoteKeyRing::over(fake.clone(), enclave, Arc::new(SystemRandom))
+    let strict = [BucketName::parse("payroll").unwrap()].into();
+    RemoteKeyRing::over(fake.clone(), enclave, strict, Arc::new(SystemRandom))
 }
 
 fn scope(epoch: u8) -> EpochScope {
@@ -117,6 +118,25 @@ async fn a_lease_in_use_is_renewed_before_it_ends_and_asked_for_rarely() {
     assert_eq!(use_for(&ring, 1, TTL * 10).await, 0);
     // Ten lease times at 65 to 75 % each.
     assert!((13..=17).contains(&fake.calls()), "{} calls", fake.calls());
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_strict_bucket_is_asked_for_with_each_object_even_at_once() {
+    let fake = Fake::new();
+    let ring = ring(&fake);
+    let strict = EpochScope {
+        bucket: BucketName::parse("payroll").unwrap(),
+        ..scope(1)
+    };
+    ring.generate(strict.clone()).await.unwrap();
+    assert!(ring.held(&strict.epoch).is_none());
+    let open = || ring.open(strict.clone(), vec![7]);
+    let (first, second) = tokio::join!(open(), open());
+    assert!(first.is_ok() && second.is_ok());
+    assert_eq!((fake.calls(), ring.lease_count()), (3, 0));
+    // A disabled key is refused from the next object on.
+    fake.fail_with(Some(KeyRingError::Disabled { key: key() }));
+    assert!(open().await.is_err());
 }
 
 #[tokio::test(start_paused = true)]

@@ -2,6 +2,7 @@
 
 #![allow(clippy::unwrap_used, reason = "a failed unwrap fails the test")]
 
+use std::collections::HashSet;
 use std::net::SocketAddr;
 use std::path::PathBuf;
 use std::sync::Arc;
@@ -171,7 +172,7 @@ impl Server {
     }
 
     fn ring(&self, client: Arc<Client>) -> RemoteKeyRing {
-        RemoteKeyRing::new(client, enclave(), Arc::new(SystemRandom))
+        RemoteKeyRing::new(client, enclave(), HashSet::new(), Arc::new(SystemRandom))
     }
 }
 

@@ -93,9 +93,11 @@ flags! {
     /// How a store that runs alone reaches its key manager.
     StoreKmsFlags {
         /// The key manager [default: the one of the same folder]
-        endpoint, "kms-endpoint", "URL" => "store.kms.endpoint";
+        endpoint, "kms-endpoint", "URL,..." => "store.kms.endpoint";
         /// The CA that the key manager's certificate must come from [default: DIR/ca/ca.crt]
         ca, "kms-ca", "FILE" => "store.kms.ca";
+        /// File with the store's API key, instead of a certificate
+        api_key_file, "kms-api-key-file", "FILE" => "store.kms.api_key_file";
         /// The store's client certificate, PEM [default: DIR/identity/store.crt]
         certificate, "kms-client-certificate", "FILE" => "store.kms.certificate";
         /// Its private key

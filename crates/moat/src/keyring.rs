@@ -5,36 +5,69 @@ use std::sync::Arc;
 
 use anyhow::{Context, Result};
 use moat_crypto::KeyRing;
-use moat_kms_client::{Client, ClientConfig, Credential, RemoteKeyRing};
+use moat_kms_client::{ApiKey, Client, ClientConfig, Credential, RemoteKeyRing};
 use moat_net::tls::Roots;
 use moat_types::{SystemClock, SystemRandom};
 
-use crate::config::Config;
+use crate::config::{Config, StoreKmsConfig};
 use crate::endpoint::Endpoint;
+use crate::files;
+
+/// Where an API key may stand, ours and MinKMS's.
+const API_KEY_VARIABLES: [&str; 2] = ["MOAT_KMS_API_KEY", "MINIO_KMS_API_KEY"];
 
 /// A ring over the configured key manager, or the one of this folder at `local`. Connects when a
 /// key is first needed. Must be called inside a runtime.
 pub(crate) fn open(config: &Config, local: &Endpoint) -> Result<Arc<dyn KeyRing>> {
     let kms = &config.store.kms;
-    let endpoint = kms.endpoint.as_ref().unwrap_or(local).to_string();
+    let endpoints = kms
+        .endpoint
+        .as_deref()
+        .unwrap_or(std::slice::from_ref(local));
     let roots = Roots {
         system: false,
         files: vec![kms.ca.clone()],
         pem: Vec::new(),
     };
-    let credential = Credential::Files {
-        certificate: kms.identity.certificate.clone(),
-        key: kms.identity.private_key.clone(),
-    };
-    let client = Client::new(
-        ClientConfig::new(endpoint, roots, credential),
-        &SystemClock,
-        &SystemRandom,
-    )
-    .context("the store's way to the key manager")?;
-    Ok(Arc::new(RemoteKeyRing::new(
+    let mut client_config = ClientConfig::new(String::new(), roots, credential(kms)?);
+    client_config.endpoints = endpoints.iter().map(ToString::to_string).collect();
+    let client = Client::new(client_config, &SystemClock, &SystemRandom)
+        .context("the store's way to the key manager")?;
+    let ring = RemoteKeyRing::new(
         Arc::new(client),
         kms.enclave.clone(),
+        config.store.strict_buckets.iter().cloned().collect(),
         Arc::new(SystemRandom),
-    )))
+    );
+    Ok(Arc::new(ring))
+}
+
+/// An API key if one is given, else the certificate. The variables that `moat kms` reads as well
+/// count for another key manager only: beside our own there is a certificate, with fewer rights.
+fn credential(kms: &StoreKmsConfig) -> Result<Credential> {
+    if let Some(path) = &kms.api_key_file {
+        let text = files::read_secret(path)?;
+        let key =
+            ApiKey::parse(text.expose().trim()).with_context(|| path.display().to_string())?;
+        return Ok(Credential::ApiKey(key));
+    }
+    if kms.endpoint.is_some()
+        && let Some(key) = api_key_of_environment()?
+    {
+        return Ok(Credential::ApiKey(key));
+    }
+    Ok(Credential::Files {
+        certificate: kms.identity.certificate.clone(),
+        key: kms.identity.private_key.clone(),
+    })
+}
+
+/// The API key that a variable holds.
+pub(crate) fn api_key_of_environment() -> Result<Option<ApiKey>> {
+    for name in API_KEY_VARIABLES {
+        if let Ok(text) = std::env::var(name) {
+            return ApiKey::parse(&text).context(name).map(Some);
+        }
+    }
+    Ok(None)
 }

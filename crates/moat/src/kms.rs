@@ -17,15 +17,13 @@ use serde_json::json;
 use crate::cli::{KmsAuditCommand, KmsClientArgs, KmsIdentityCommand, KmsKeyCommand};
 use crate::config::DATA_DEFAULT;
 use crate::folder::DataFolder;
+use crate::keyring::api_key_of_environment;
 use crate::kms_access::{self, NewIdentity};
 use crate::lock::FolderLock;
 use crate::{files, print};
 
 /// Where a key manager of this machine listens that has noted nothing.
 const ENDPOINT_DEFAULT: &str = "https://127.0.0.1:7373";
-
-/// Variables that may hold the API key itself, ours first, then MinKMS's.
-const API_KEY_VARIABLES: [&str; 2] = ["MOAT_KMS_API_KEY", "MINIO_KMS_API_KEY"];
 
 /// A key manager, and the enclave that a command is about.
 pub(crate) struct Connection {
@@ -489,10 +487,8 @@ fn roots(ca: Option<&Path>, data: &DataFolder) -> Roots {
 }
 
 fn api_key(file: Option<&Path>, data: &DataFolder) -> Result<ApiKey> {
-    for name in API_KEY_VARIABLES {
-        if let Ok(text) = std::env::var(name) {
-            return ApiKey::parse(&text).context(name);
-        }
+    if let Some(key) = api_key_of_environment()? {
+        return Ok(key);
     }
     let path = file.map_or_else(|| data.root_api_key(), Path::to_owned);
     let text = files::read_secret(&path)

@@ -39,10 +39,10 @@ pub(crate) async fn up(args: UpArgs) -> Result<ExitCode> {
     ];
     let mut config = load(args.file.config.as_deref(), flags)?;
     let signals = Signals::install()?;
-    if let Some(other) = config.store.kms.endpoint.take() {
+    if config.store.kms.endpoint.take().is_some() {
         // The variable may be there for `moat kms`, so it is no mistake by itself.
         tracing::warn!(
-            "the key manager {other} is not used: moat up runs its own (moat store takes another one)"
+            "store.kms.endpoint is not used: moat up runs its own key manager (moat store takes another one)"
         );
     }
     probe_all(&config)?;

@@ -9,6 +9,7 @@ use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use anyhow::{Result, anyhow};
+use moat_kms_client::DEFAULT_PORT;
 use moat_pki::SubjectName;
 use moat_types::{BucketName, EnclaveName, KeyName};
 
@@ -90,15 +91,20 @@ pub(crate) struct StoreConfig {
     /// Proxies whose word on the client's scheme is taken; besides, this machine's own.
     pub(crate) trusted_proxies: Vec<IpAddr>,
     pub(crate) auto_encryption: bool,
+    /// Buckets whose keys are asked for with each object.
+    pub(crate) strict_buckets: Vec<BucketName>,
     pub(crate) kms: StoreKmsConfig,
 }
 
 /// How the store reaches its keys.
 #[derive(Debug, Clone)]
 pub(crate) struct StoreKmsConfig {
-    /// `None`: the key manager of the same folder, on its configured port.
-    pub(crate) endpoint: Option<Endpoint>,
+    /// Nodes that share a state. `None`: the key manager of the same folder, on its configured
+    /// port.
+    pub(crate) endpoint: Option<Vec<Endpoint>>,
     pub(crate) ca: PathBuf,
+    /// Counts instead of the certificate.
+    pub(crate) api_key_file: Option<PathBuf>,
     pub(crate) identity: TlsFiles,
     pub(crate) enclave: EnclaveName,
     pub(crate) default_key: KeyName,
@@ -257,9 +263,13 @@ fn store(reader: &mut Reader<'_>, data: &DataFolder) -> StoreConfig {
         root_credentials: reader.file("store.root_credentials", data.root_credentials()),
         trusted_proxies: reader.list("store.trusted_proxies", |text| text.parse().ok()),
         auto_encryption: reader.one("store.auto_encryption", "off", switch),
+        strict_buckets: reader.list("store.strict_buckets", |text| BucketName::parse(text).ok()),
         kms: StoreKmsConfig {
-            endpoint: reader.optional("store.kms.endpoint", https),
+            endpoint: reader.optional("store.kms.endpoint", kms_endpoints),
             ca: reader.file("store.kms.ca", data.ca_certificate()),
+            api_key_file: reader.optional("store.kms.api_key_file", |text| {
+                (!text.is_empty()).then(|| PathBuf::from(text))
+            }),
             identity: reader.tls(
                 "store.kms.certificate",
                 "store.kms.private_key",
@@ -315,8 +325,21 @@ fn socket_or_off(text: &str) -> Option<Option<SocketAddr>> {
     text.parse().ok().map(Some)
 }
 
-fn https(text: &str) -> Option<Endpoint> {
-    Endpoint::parse(text).ok().filter(|endpoint| endpoint.tls)
+/// `MINIO_KMS_SERVER` has no scheme, and the port of a key manager unless it says otherwise.
+fn kms_endpoints(text: &str) -> Option<Vec<Endpoint>> {
+    let one = |text: &str| {
+        let text = text.trim();
+        let authority = text.strip_prefix("https://").unwrap_or(text);
+        if authority.contains("://") {
+            return None;
+        }
+        let host = authority.strip_suffix('/').unwrap_or(authority);
+        let with_port = Endpoint::parse(&format!("https://{host}:{DEFAULT_PORT}"));
+        with_port
+            .or_else(|_| Endpoint::parse(&format!("https://{host}")))
+            .ok()
+    };
+    text.split(',').map(one).collect()
 }
 
 fn region(text: &str) -> Option<String> {

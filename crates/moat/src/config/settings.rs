@@ -81,9 +81,14 @@ pub(crate) const SETTINGS: &[Setting] = &[
     one(
         "store.kms.endpoint",
         &["MOAT_KMS_ENDPOINT", "MINIO_KMS_SERVER"],
-        ENDPOINT,
+        "HOST:PORT or https://HOST:PORT, several of one state with commas",
     ),
     one("store.kms.ca", &["MOAT_KMS_CA"], FILE),
+    one(
+        "store.kms.api_key_file",
+        &["MOAT_STORE_KMS_API_KEY_FILE"],
+        FILE,
+    ),
     one(
         "store.kms.certificate",
         &["MOAT_KMS_TLS_CERT", "MINIO_KMS_TLS_CLIENT_CERT"],
@@ -103,6 +108,11 @@ pub(crate) const SETTINGS: &[Setting] = &[
         "store.kms.default_key",
         &["MOAT_KMS_DEFAULT_KEY", "MINIO_KMS_SSE_KEY"],
         KEY_NAME,
+    ),
+    list(
+        "store.strict_buckets",
+        &["MOAT_STORE_STRICT_BUCKETS"],
+        "names of buckets",
     ),
     one("kms.listen", &["MOAT_KMS_LISTEN"], SOCKET),
     one("kms.certificate", &["MOAT_KMS_CERTIFICATE"], FILE),
