@@ -90,6 +90,10 @@ pub struct AuditOptions {
     pub operation: Option<String>,
     /// In this enclave.
     pub enclave: Option<String>,
+    /// Instead of the newest: the first ones after the line of this number.
+    pub after: Option<u64>,
+    /// How long to wait for a line if there is none after that number.
+    pub wait_seconds: Option<u32>,
 }
 
 /// Where identities and policies live on the wire: an enclave, or above all of them.
@@ -180,6 +184,16 @@ impl Client {
             .await
     }
 
+    /// Deletes an enclave with all that is in it, now and for good.
+    ///
+    /// # Errors
+    /// [`Error`].
+    pub async fn delete_enclave(&self, name: &EnclaveName) -> Result<(), Error> {
+        self.delete::<wire::Nothing>(&format!("/v1/enclaves/{name}"))
+            .await
+            .map(drop)
+    }
+
     /// Describes an enclave.
     ///
     /// # Errors
@@ -208,10 +222,112 @@ impl Client {
         enclave: &EnclaveName,
         name: &KeyName,
     ) -> Result<wire::KeyInfo, Error> {
+        let new = wire::CreateKey {
+            name: name.to_string(),
+            algorithm: None,
+            exportable: false,
+            rotation_seconds: None,
+        };
+        self.create_key_with(enclave, &new).await
+    }
+
+    /// Makes a key as it is described.
+    ///
+    /// # Errors
+    /// [`Error`]; `Code::KeyExists` if there is one of that name.
+    pub async fn create_key_with(
+        &self,
+        enclave: &EnclaveName,
+        new: &wire::CreateKey,
+    ) -> Result<wire::KeyInfo, Error> {
         let path = format!("/v1/enclaves/{enclave}/keys");
-        let name = name.to_string();
-        self.change(&path, &wire::CreateKey { name }, Repeat::Never)
+        self.change(&path, new, Repeat::Never).await
+    }
+
+    /// Takes in a key whose material comes from elsewhere.
+    ///
+    /// # Errors
+    /// [`Error`]; `Code::KeyExists` if there is one of that name.
+    pub async fn import_key(
+        &self,
+        enclave: &EnclaveName,
+        name: &KeyName,
+        import: &wire::ImportKey,
+    ) -> Result<wire::KeyInfo, Error> {
+        let path = format!("{}/import", key_path(enclave, name));
+        self.change(&path, import, Repeat::Never).await
+    }
+
+    /// Begins the deletion of a key, which is gone after `grace_seconds` (7 days by default), or
+    /// deletes it now if they are 0.
+    ///
+    /// # Errors
+    /// [`Error`].
+    pub async fn delete_key(
+        &self,
+        enclave: &EnclaveName,
+        name: &KeyName,
+        grace_seconds: Option<u64>,
+    ) -> Result<wire::KeyInfo, Error> {
+        let grace = grace_seconds.map(|seconds| seconds.to_string());
+        let path = key_path(enclave, name);
+        self.delete(&with_query(&path, &[("grace_seconds", grace.as_deref())]))
             .await
+    }
+
+    /// Takes back the deletion of a key, within its grace period.
+    ///
+    /// # Errors
+    /// [`Error`].
+    pub async fn restore_key(
+        &self,
+        enclave: &EnclaveName,
+        name: &KeyName,
+    ) -> Result<wire::KeyInfo, Error> {
+        let path = format!("{}/restore", key_path(enclave, name));
+        self.change(&path, &wire::Nothing {}, Repeat::Safe).await
+    }
+
+    /// Destroys one version of a key.
+    ///
+    /// # Errors
+    /// [`Error`].
+    pub async fn delete_key_version(
+        &self,
+        enclave: &EnclaveName,
+        name: &KeyName,
+        version: u32,
+    ) -> Result<wire::KeyInfo, Error> {
+        self.delete(&format!("{}/versions/{version}", key_path(enclave, name)))
+            .await
+    }
+
+    /// Decides how often a key gets a new version by itself.
+    ///
+    /// # Errors
+    /// [`Error`].
+    pub async fn set_key_rotation(
+        &self,
+        enclave: &EnclaveName,
+        name: &KeyName,
+        rotation_seconds: Option<u64>,
+    ) -> Result<wire::KeyInfo, Error> {
+        let path = format!("{}/rotation", key_path(enclave, name));
+        self.put(&path, &wire::SetRotation { rotation_seconds })
+            .await
+    }
+
+    /// Reads the material of a key that was made exportable.
+    ///
+    /// # Errors
+    /// [`Error`]; `Code::KeyNotExportable` if it was not.
+    pub async fn export_key(
+        &self,
+        enclave: &EnclaveName,
+        name: &KeyName,
+    ) -> Result<wire::ExportedKey, Error> {
+        let path = format!("{}/export", key_path(enclave, name));
+        self.change(&path, &wire::Nothing {}, Repeat::Safe).await
     }
 
     /// Describes a key.
@@ -300,7 +416,11 @@ impl Client {
     ) -> Result<wire::DataKey, Error> {
         let path = format!("{}/generate", key_path(enclave, name));
         let context = Base64(context.to_vec());
-        let body = wire::GenerateDataKey { context, length };
+        let body = wire::GenerateDataKey {
+            context,
+            length,
+            version: None,
+        };
         self.change(&path, &body, Repeat::Safe).await
     }
 
@@ -319,6 +439,7 @@ impl Client {
         let body = wire::Encrypt {
             plaintext: SecretBase64(plaintext),
             context: Base64(context.to_vec()),
+            version: None,
         };
         self.change(&path, &body, Repeat::Safe).await
     }
@@ -340,6 +461,86 @@ impl Client {
             context: Base64(context.to_vec()),
         };
         self.change(&path, &body, Repeat::Safe).await
+    }
+
+    /// Makes a message authentication code.
+    ///
+    /// # Errors
+    /// [`Error`].
+    pub async fn mac(
+        &self,
+        enclave: &EnclaveName,
+        name: &KeyName,
+        body: &wire::Mac,
+    ) -> Result<wire::MacCode, Error> {
+        let path = format!("{}/mac", key_path(enclave, name));
+        self.change(&path, body, Repeat::Safe).await
+    }
+
+    /// Asks whether a message authentication code is right.
+    ///
+    /// # Errors
+    /// [`Error`].
+    pub async fn verify_mac(
+        &self,
+        enclave: &EnclaveName,
+        name: &KeyName,
+        body: &wire::VerifyMac,
+    ) -> Result<wire::MacVerified, Error> {
+        let path = format!("{}/mac/verify", key_path(enclave, name));
+        self.change(&path, body, Repeat::Safe).await
+    }
+
+    /// Makes several data keys.
+    ///
+    /// # Errors
+    /// [`Error`]; what is wrong with one item is in its place.
+    pub async fn generate_data_keys(
+        &self,
+        enclave: &EnclaveName,
+        batch: &wire::Batch<wire::GenerateItem>,
+    ) -> Result<wire::BatchAnswer<wire::DataKey>, Error> {
+        let path = format!("/v1/enclaves/{enclave}/bulk/generate");
+        self.change(&path, batch, Repeat::Safe).await
+    }
+
+    /// Encrypts several small secrets.
+    ///
+    /// # Errors
+    /// As [`Client::generate_data_keys`].
+    pub async fn encrypt_all(
+        &self,
+        enclave: &EnclaveName,
+        batch: &wire::Batch<wire::EncryptItem>,
+    ) -> Result<wire::BatchAnswer<wire::Ciphertext>, Error> {
+        let path = format!("/v1/enclaves/{enclave}/bulk/encrypt");
+        self.change(&path, batch, Repeat::Safe).await
+    }
+
+    /// Decrypts several ciphertexts.
+    ///
+    /// # Errors
+    /// As [`Client::generate_data_keys`].
+    pub async fn decrypt_all(
+        &self,
+        enclave: &EnclaveName,
+        batch: &wire::Batch<wire::DecryptItem>,
+    ) -> Result<wire::BatchAnswer<wire::Plaintext>, Error> {
+        let path = format!("/v1/enclaves/{enclave}/bulk/decrypt");
+        self.change(&path, batch, Repeat::Safe).await
+    }
+
+    /// Makes several message authentication codes.
+    ///
+    /// # Errors
+    /// As [`Client::generate_data_keys`].
+    pub async fn mac_all(
+        &self,
+        enclave: &EnclaveName,
+        batch: &wire::Batch<wire::MacItem>,
+    ) -> Result<wire::BatchAnswer<wire::MacCode>, Error> {
+        let path = format!("/v1/enclaves/{enclave}/bulk/mac");
+        self.change(&path, batch, Repeat::Safe).await
     }
 
     /// Makes an epoch key and leases it.
@@ -394,13 +595,79 @@ impl Client {
         privilege: Privilege,
         policy: Option<&KeyName>,
     ) -> Result<wire::IdentityInfo, Error> {
-        let path = format!("{}/identities", scope_path(enclave));
         let body = wire::CreateIdentity {
             identity,
             privilege: Some(privilege),
             policy: policy.map(ToString::to_string),
+            service_account: false,
+            tags: std::collections::BTreeMap::new(),
         };
-        self.change(&path, &body, Repeat::Never).await
+        self.create_identity_with(enclave, &body).await
+    }
+
+    /// Makes an identity known as it is described.
+    ///
+    /// # Errors
+    /// [`Error`]; `Code::IdentityExists` if it is known anywhere.
+    pub async fn create_identity_with(
+        &self,
+        enclave: Option<&EnclaveName>,
+        new: &wire::CreateIdentity,
+    ) -> Result<wire::IdentityInfo, Error> {
+        let path = format!("{}/identities", scope_path(enclave));
+        self.change(&path, new, Repeat::Never).await
+    }
+
+    /// What we are in an enclave, or above all enclaves.
+    ///
+    /// # Errors
+    /// [`Error`]; `Code::IdentityNotFound` if we are not known there.
+    pub async fn own_identity(
+        &self,
+        enclave: Option<&EnclaveName>,
+    ) -> Result<wire::IdentityInfo, Error> {
+        self.read(&format!("{}/identities/self", scope_path(enclave)))
+            .await
+    }
+
+    /// Forgets an identity with its service accounts.
+    ///
+    /// # Errors
+    /// [`Error`].
+    pub async fn delete_identity(
+        &self,
+        enclave: Option<&EnclaveName>,
+        identity: Identity,
+    ) -> Result<(), Error> {
+        let path = format!("{}/identities/{identity}", scope_path(enclave));
+        self.delete::<wire::Nothing>(&path).await.map(drop)
+    }
+
+    /// Asks what decides whether an identity may do something.
+    ///
+    /// # Errors
+    /// [`Error`].
+    pub async fn check_policy(
+        &self,
+        enclave: Option<&EnclaveName>,
+        identity: Identity,
+        body: &wire::CheckPolicy,
+    ) -> Result<wire::Decision, Error> {
+        let path = format!("{}/identities/{identity}/check", scope_path(enclave));
+        self.change(&path, body, Repeat::Safe).await
+    }
+
+    /// Deletes a policy.
+    ///
+    /// # Errors
+    /// [`Error`].
+    pub async fn delete_policy(
+        &self,
+        enclave: Option<&EnclaveName>,
+        name: &KeyName,
+    ) -> Result<(), Error> {
+        let path = format!("{}/policies/{name}", scope_path(enclave));
+        self.delete::<wire::Nothing>(&path).await.map(drop)
     }
 
     /// Describes an identity.
@@ -490,6 +757,8 @@ impl Client {
     /// [`Error`].
     pub async fn audit(&self, options: &AuditOptions) -> Result<wire::Audit, Error> {
         let limit = (options.limit > 0).then(|| options.limit.to_string());
+        let after = options.after.map(|seq| seq.to_string());
+        let wait = options.wait_seconds.map(|seconds| seconds.to_string());
         let path = with_query(
             "/v1/audit",
             &[
@@ -498,6 +767,8 @@ impl Client {
                 ("identity", options.identity.as_deref()),
                 ("operation", options.operation.as_deref()),
                 ("enclave", options.enclave.as_deref()),
+                ("after", after.as_deref()),
+                ("wait_seconds", wait.as_deref()),
             ],
         );
         self.read(&path).await
@@ -540,6 +811,14 @@ impl Client {
         let answer = self
             .transport
             .call(&Method::POST, path, Some(&body), repeat)
+            .await?;
+        parse(&answer)
+    }
+
+    async fn delete<T: DeserializeOwned>(&self, path: &str) -> Result<T, Error> {
+        let answer = self
+            .transport
+            .call(&Method::DELETE, path, None, Repeat::Never)
             .await?;
         parse(&answer)
     }

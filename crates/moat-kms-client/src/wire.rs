@@ -121,6 +121,70 @@ pub struct EnclaveInfo {
 pub struct CreateKey {
     /// Its name.
     pub name: String,
+    /// What it is for: `AES256` (if it is left out), `ChaCha20` or `HMAC-SHA256`.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub algorithm: Option<String>,
+    /// Whether its material may be read by those who may export. Can't be changed later.
+    #[serde(default, skip_serializing_if = "is_false")]
+    pub exportable: bool,
+    /// How often it gets a new version by itself, in seconds; never if it is left out.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub rotation_seconds: Option<u64>,
+}
+
+fn is_false(flag: &bool) -> bool {
+    !flag
+}
+
+/// Takes in a key whose material comes from elsewhere.
+#[derive(Clone, PartialEq, Eq, Debug, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct ImportKey {
+    /// What it is for, as for a new key.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub algorithm: Option<String>,
+    /// 32 bytes.
+    pub material: SecretBase64,
+    /// The key for message authentication codes that belongs to it, if it had one: 32 bytes.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub mac_material: Option<SecretBase64>,
+    /// Whether its material may be read by those who may export.
+    #[serde(default, skip_serializing_if = "is_false")]
+    pub exportable: bool,
+    /// Whether it becomes a new version of a key that is there already.
+    #[serde(default, skip_serializing_if = "is_false")]
+    pub add_version: bool,
+}
+
+/// Decides how often a key gets a new version by itself.
+#[derive(Clone, Copy, PartialEq, Eq, Debug, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct SetRotation {
+    /// In seconds; null for never.
+    pub rotation_seconds: Option<u64>,
+}
+
+/// The material of a key that was made exportable.
+#[derive(Clone, PartialEq, Eq, Debug, Serialize, Deserialize)]
+pub struct ExportedKey {
+    /// Its name.
+    pub name: String,
+    /// Its versions, oldest first.
+    pub versions: Vec<ExportedVersion>,
+}
+
+/// The material of one version.
+#[derive(Clone, PartialEq, Eq, Debug, Serialize, Deserialize)]
+pub struct ExportedVersion {
+    /// Its number.
+    pub version: u32,
+    /// What it is for.
+    pub algorithm: String,
+    /// The key itself: 32 bytes.
+    pub material: SecretBase64,
+    /// The key for message authentication codes that was imported beside it.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub mac_material: Option<SecretBase64>,
 }
 
 /// A key; never its material.
@@ -144,6 +208,24 @@ pub struct KeyInfo {
     /// Who disabled it, if it is disabled.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub disabled_by: Option<String>,
+    /// When it is gone for good (RFC 3339), if it is being deleted. Until then it can be restored.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub deletion_at: Option<String>,
+    /// Who deleted it, if it is being deleted.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub deletion_by: Option<String>,
+    /// How many versions it has.
+    #[serde(default)]
+    pub versions: u32,
+    /// Whether its material may be read by those who may export.
+    #[serde(default)]
+    pub exportable: bool,
+    /// How often it gets a new version by itself, in seconds.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub rotation_seconds: Option<u64>,
+    /// When it does so next (RFC 3339).
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub next_rotation_at: Option<String>,
 }
 
 /// One version of a key.
@@ -157,6 +239,9 @@ pub struct KeyVersionInfo {
     pub created_at: String,
     /// Who made it.
     pub created_by: String,
+    /// Whether its material came from elsewhere.
+    #[serde(default)]
+    pub imported: bool,
 }
 
 /// Asks for a data key: random bytes, and the same bytes wrapped under the KMS key.
@@ -169,6 +254,9 @@ pub struct GenerateDataKey {
     /// Length in bytes; 32 if it is left out.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub length: Option<u32>,
+    /// The version that wraps it; the latest if it is left out.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub version: Option<u32>,
 }
 
 /// A data key.
@@ -191,6 +279,9 @@ pub struct Encrypt {
     /// Associated data that must be given again to decrypt.
     #[serde(default)]
     pub context: Base64,
+    /// The version to use; the latest if it is left out.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub version: Option<u32>,
 }
 
 /// What was encrypted.
@@ -220,6 +311,138 @@ pub struct Plaintext {
     pub version: u32,
     /// The secret.
     pub plaintext: SecretBase64,
+}
+
+/// Several requests of one kind, decided one by one.
+#[derive(Clone, PartialEq, Eq, Debug, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Batch<T> {
+    /// The requests.
+    pub items: Vec<T>,
+}
+
+/// Asks for a data key, as one of many.
+#[derive(Clone, PartialEq, Eq, Debug, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct GenerateItem {
+    /// The KMS key.
+    pub key: String,
+    /// Associated data that must be given again to decrypt.
+    #[serde(default)]
+    pub context: Base64,
+    /// Length in bytes; 32 if it is left out.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub length: Option<u32>,
+    /// The version that wraps it; the latest if it is left out.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub version: Option<u32>,
+}
+
+/// Asks to encrypt a small secret, as one of many.
+#[derive(Clone, PartialEq, Eq, Debug, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct EncryptItem {
+    /// The KMS key.
+    pub key: String,
+    /// What to encrypt.
+    pub plaintext: SecretBase64,
+    /// Associated data that must be given again to decrypt.
+    #[serde(default)]
+    pub context: Base64,
+    /// The version to use; the latest if it is left out.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub version: Option<u32>,
+}
+
+/// Asks to decrypt, as one of many.
+#[derive(Clone, PartialEq, Eq, Debug, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct DecryptItem {
+    /// The KMS key.
+    pub key: String,
+    /// What `generate` or `encrypt` answered.
+    pub ciphertext: Base64,
+    /// The associated data that was given then.
+    #[serde(default)]
+    pub context: Base64,
+}
+
+/// Asks for a message authentication code, as one of many.
+#[derive(Clone, PartialEq, Eq, Debug, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct MacItem {
+    /// The KMS key.
+    pub key: String,
+    /// The message.
+    pub message: Base64,
+    /// The version to use; the latest if it is left out.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub version: Option<u32>,
+}
+
+/// The answers to a batch, in its order.
+#[derive(Clone, PartialEq, Eq, Debug, Serialize, Deserialize)]
+pub struct BatchAnswer<T> {
+    /// One for each request.
+    pub items: Vec<ItemAnswer<T>>,
+}
+
+/// The answer to one item of a batch: one of the two members.
+#[derive(Clone, PartialEq, Eq, Debug, Serialize, Deserialize)]
+pub struct ItemAnswer<T> {
+    /// What a request of its own would have been answered.
+    #[serde(default = "none", skip_serializing_if = "Option::is_none")]
+    pub ok: Option<T>,
+    /// Why it failed.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub error: Option<crate::Problem>,
+}
+
+const fn none<T>() -> Option<T> {
+    None
+}
+
+/// Asks for a message authentication code.
+#[derive(Clone, PartialEq, Eq, Debug, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Mac {
+    /// The message.
+    pub message: Base64,
+    /// The version to use; the latest if it is left out.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub version: Option<u32>,
+}
+
+/// A message authentication code.
+#[derive(Clone, PartialEq, Eq, Debug, Serialize, Deserialize)]
+pub struct MacCode {
+    /// The version that made it.
+    pub version: u32,
+    /// HMAC-SHA-256: 32 bytes.
+    pub code: Base64,
+}
+
+/// Asks whether a message authentication code is that of a message.
+#[derive(Clone, PartialEq, Eq, Debug, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct VerifyMac {
+    /// The message.
+    pub message: Base64,
+    /// The code.
+    pub code: Base64,
+    /// The version that must have made it; any if it is left out.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub version: Option<u32>,
+}
+
+/// Whether a message authentication code is right.
+#[derive(Clone, Copy, PartialEq, Eq, Debug, Serialize, Deserialize)]
+pub struct MacVerified {
+    /// Whether it is.
+    pub valid: bool,
+    /// The version that made it, if it is.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub version: Option<u32>,
 }
 
 /// Asks for a new epoch key.
@@ -270,6 +493,13 @@ pub struct CreateIdentity {
     /// The policy that a user gets.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub policy: Option<String>,
+    /// Whether it is a service account of the caller: then it has the caller's rights, and neither
+    /// privilege nor policy of its own.
+    #[serde(default, skip_serializing_if = "is_false")]
+    pub service_account: bool,
+    /// What to note about it.
+    #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
+    pub tags: BTreeMap<String, String>,
 }
 
 /// An identity that is known.
@@ -286,6 +516,15 @@ pub struct IdentityInfo {
     pub created_at: String,
     /// Who did that.
     pub created_by: String,
+    /// Whose rights it has, if it is a service account.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub parent: Option<Identity>,
+    /// The service accounts that have its rights.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub service_accounts: Vec<Identity>,
+    /// What was noted about it.
+    #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
+    pub tags: BTreeMap<String, String>,
 }
 
 /// Gives an identity a policy, in place of the one it has.
@@ -351,6 +590,35 @@ pub struct PolicyInfo {
     pub policy: Option<PolicyDocument>,
 }
 
+/// Asks what decides whether an identity may do something.
+#[derive(Clone, PartialEq, Eq, Debug, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct CheckPolicy {
+    /// The command, such as `KEY:GENERATE`.
+    pub command: String,
+    /// The name of the key, policy, enclave or identity.
+    pub name: String,
+}
+
+/// What decides whether an identity may do something.
+#[derive(Clone, PartialEq, Eq, Debug, Serialize, Deserialize)]
+pub struct Decision {
+    /// Whether it may.
+    pub allowed: bool,
+    /// Its privilege, or that of the identity whose service account it is, if that decides.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub privilege: Option<Privilege>,
+    /// The policy, if one decides.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub policy: Option<String>,
+    /// The rule of the policy: `allow` or `deny`, the command and the pattern; none if no rule
+    /// matches.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub rule: Option<String>,
+    /// The same in words.
+    pub reason: String,
+}
+
 /// A request without members.
 #[derive(Clone, Copy, PartialEq, Eq, Debug, Default, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
@@ -361,6 +629,10 @@ pub struct Nothing {}
 pub struct Audit {
     /// The lines, oldest first, with the members that `moat_kms::audit::AuditLine` documents.
     pub lines: Vec<serde_json::Value>,
+    /// The number of the last line that was looked at: the `after` of the next request. Only if
+    /// lines after a number were asked for.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub last_seq: Option<u64>,
     /// The key that signs checkpoints.
     pub public_key: Base64,
     /// The number of the newest checkpoint.

@@ -2,187 +2,24 @@
 
 #![allow(clippy::unwrap_used, reason = "a failed unwrap fails the test")]
 
+#[path = "support/server.rs"]
+mod server;
+
 use std::collections::HashSet;
-use std::net::SocketAddr;
-use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Duration;
 
 use moat_crypto::{EpochScope, KeyRing, KeyRingError};
-use moat_kms::audit::{AuditConfig, Filter, Outcome, show};
-use moat_kms::{Core, CoreConfig, HsmKey, KmsServer, ServerInfo};
+use moat_kms::CoreConfig;
+use moat_kms::audit::{Filter, Outcome, show};
 use moat_kms_client::wire::PolicyDocument;
 use moat_kms_client::{
-    ApiKey, Client, ClientConfig, Code, Credential, Error, Identity, ListOptions, Privilege,
-    RemoteKeyRing,
+    ApiKey, Client, ClientConfig, Code, Credential, Identity, ListOptions, Privilege, RemoteKeyRing,
 };
-use moat_meta::{Embedded, Options};
-use moat_net::tls::{ClientAuth, Roots, ServerTls};
-use moat_net::{Drain, Limits, Listener, ListenerConfig};
-use moat_pki::{CaRequest, CertificateAuthority, KeyAlgorithm, LeafRequest, PrivateKey};
-use moat_pki::{SubjectName, Usage};
-use moat_types::{
-    BucketName, EnclaveName, EpochId, KeyName, SecretBytes, SystemClock, SystemRandom,
-};
-
-const DAY: Duration = Duration::from_secs(24 * 3600);
-/// What a busy machine may take to notice.
-const SLACK: Duration = Duration::from_secs(10);
-
-/// A key manager on a free port, and what its clients need.
-struct Server {
-    folder: tempfile::TempDir,
-    root: ApiKey,
-    hsm: String,
-    ca_pem: String,
-    lease_ttl: Duration,
-    address: SocketAddr,
-    running: Option<Running>,
-}
-
-struct Running {
-    core: Arc<Core<Embedded>>,
-    drain: Drain,
-    serving: tokio::task::JoinHandle<()>,
-}
-
-impl Server {
-    async fn start(lease_ttl: Duration) -> Self {
-        let folder = tempfile::tempdir().unwrap();
-        let request = CaRequest {
-            common_name: "test CA".into(),
-            algorithm: KeyAlgorithm::EcdsaP256,
-            validity: DAY,
-            permitted: Vec::new(),
-        };
-        let ca = CertificateAuthority::create(&request, &SystemClock, &SystemRandom).unwrap();
-        let leaf = LeafRequest {
-            common_name: "kms".into(),
-            usage: Usage::Server,
-            names: vec![SubjectName::parse("127.0.0.1").unwrap()],
-            validity: DAY,
-        };
-        let key = PrivateKey::generate(KeyAlgorithm::EcdsaP256).unwrap();
-        let issued = ca.issue(&leaf, &key, &SystemClock, &SystemRandom).unwrap();
-        std::fs::write(folder.path().join("tls.crt"), issued.chain_pem()).unwrap();
-        std::fs::write(folder.path().join("tls.key"), key.to_pem().expose()).unwrap();
-        let mut server = Self {
-            folder,
-            root: ApiKey::generate(&SystemRandom),
-            hsm: HsmKey::generate(&SystemRandom)
-                .to_text()
-                .expose()
-                .to_owned(),
-            ca_pem: ca.certificate_pem(),
-            lease_ttl,
-            address: "127.0.0.1:0".parse().unwrap(),
-            running: None,
-        };
-        server.run().await;
-        server
-    }
-
-    /// Starts, on the same port as before if there was one.
-    async fn run(&mut self) {
-        let store = Embedded::open(self.path("state"), Options::default()).unwrap();
-        let config = CoreConfig {
-            hsm: Box::new(HsmKey::parse(&self.hsm).unwrap()),
-            root: Some(self.root.identity()),
-            lease_ttl: self.lease_ttl,
-            audit: AuditConfig::new(self.path("audit")),
-            clock: Arc::new(SystemClock),
-            random: Arc::new(SystemRandom),
-        };
-        let core = Core::open(store, config).await.unwrap();
-        let tls = ServerTls::load(
-            self.path("tls.crt"),
-            self.path("tls.key"),
-            ClientAuth::Requested,
-        );
-        let listener = Listener::bind(ListenerConfig {
-            address: self.address,
-            tls: Some(tls.unwrap()),
-            limits: Limits::default(),
-        })
-        .unwrap();
-        self.address = listener.local_addr();
-        let info = ServerInfo {
-            version: "test".into(),
-            commit: String::new(),
-            host: self.address.to_string(),
-        };
-        let service = Arc::new(KmsServer::new(core.clone(), info, Arc::new(SystemRandom)));
-        let drain = Drain::new();
-        let serving = tokio::spawn(listener.serve(service, drain.clone()));
-        self.running = Some(Running {
-            core,
-            drain,
-            serving,
-        });
-    }
-
-    async fn stop(&mut self) {
-        let running = self.running.take().unwrap();
-        running.drain.start(Duration::ZERO);
-        running.serving.await.unwrap();
-        running.core.close().await.unwrap();
-    }
-
-    fn path(&self, name: &str) -> PathBuf {
-        self.folder.path().join(name)
-    }
-
-    fn client(&self, credential: Credential) -> Arc<Client> {
-        let roots = Roots {
-            pem: vec![self.ca_pem.clone().into()],
-            ..Roots::default()
-        };
-        let config = ClientConfig::new(self.address.to_string(), roots, credential);
-        Arc::new(Client::new(config, &SystemClock, &SystemRandom).unwrap())
-    }
-
-    fn root_client(&self) -> Arc<Client> {
-        self.client(Credential::ApiKey(self.root.clone()))
-    }
-
-    /// Enclave `lake` with key `k`, and a store that may lease under it.
-    async fn with_store(&self) -> Arc<Client> {
-        let root = self.root_client();
-        root.create_enclave(&enclave()).await.unwrap();
-        root.create_key(&enclave(), &key("k")).await.unwrap();
-        let policy: PolicyDocument = serde_json::from_str(
-            r#"{"allow":{"EPOCH:GENERATE":"k*","EPOCH:OPEN":"k*","KEY:STATUS":"k*"}}"#,
-        )
-        .unwrap();
-        let lake = enclave();
-        root.set_policy(Some(&lake), &key("store"), &policy)
-            .await
-            .unwrap();
-        let store = ApiKey::generate(&SystemRandom);
-        let policy = key("store");
-        root.create_identity(
-            Some(&lake),
-            store.identity(),
-            Privilege::User,
-            Some(&policy),
-        )
-        .await
-        .unwrap();
-        self.client(Credential::ApiKey(store))
-    }
-
-    fn ring(&self, client: Arc<Client>) -> RemoteKeyRing {
-        RemoteKeyRing::new(client, enclave(), HashSet::new(), Arc::new(SystemRandom))
-    }
-}
-
-fn enclave() -> EnclaveName {
-    EnclaveName::parse("lake").unwrap()
-}
-
-fn key(name: &str) -> KeyName {
-    KeyName::parse(name).unwrap()
-}
+use moat_net::tls::Roots;
+use moat_pki::{CaRequest, CertificateAuthority, KeyAlgorithm, LeafRequest, PrivateKey, Usage};
+use moat_types::{BucketName, EpochId, SecretBytes, SystemClock, SystemRandom};
+use server::{DAY, RawClient, Server, code, enclave, key};
 
 fn scope() -> EpochScope {
     EpochScope {
@@ -192,8 +29,11 @@ fn scope() -> EpochScope {
     }
 }
 
-fn code<T: std::fmt::Debug>(result: Result<T, Error>) -> Code {
-    result.unwrap_err().code().unwrap()
+/// What a busy machine may take to notice.
+const SLACK: Duration = Duration::from_secs(10);
+
+fn ring_of(client: Arc<Client>) -> RemoteKeyRing {
+    RemoteKeyRing::new(client, enclave(), HashSet::new(), Arc::new(SystemRandom))
 }
 
 #[tokio::test]
@@ -312,12 +152,12 @@ async fn a_store_leases_epochs_and_a_disabled_key_ends_the_lease() {
     let ttl = Duration::from_millis(600);
     let server = Server::start(ttl).await;
     let store = server.with_store().await;
-    let ring = server.ring(store.clone());
+    let ring = ring_of(store.clone());
     ring.check(key("k")).await.unwrap();
     let made = ring.generate(scope()).await.unwrap();
     assert!(ring.held(&scope().epoch).is_some());
     // Another store opens the same epoch from its wrapped form.
-    let other = server.ring(store);
+    let other = ring_of(store);
     other.open(scope(), made.wrapped.clone()).await.unwrap();
 
     let disabled = tokio::time::Instant::now();
@@ -353,7 +193,7 @@ async fn a_store_leases_epochs_and_a_disabled_key_ends_the_lease() {
 async fn a_lease_outlives_the_key_manager_to_its_end_and_not_longer() {
     let ttl = Duration::from_secs(4);
     let mut server = Server::start(ttl).await;
-    let ring = server.ring(server.with_store().await);
+    let ring = ring_of(server.with_store().await);
     let made = ring.generate(scope()).await.unwrap();
     let leased = tokio::time::Instant::now();
     server.stop().await;
@@ -394,7 +234,7 @@ async fn strangers_and_wrong_identities_are_denied_and_audited() {
     );
     assert_eq!(code(store.create_enclave(&enclave()).await), Code::Denied);
     assert_eq!(code(store.audit(&Default::default()).await), Code::Denied);
-    let ring = server.ring(client);
+    let ring = ring_of(client);
     let through_ring = ring.generate(scope()).await;
     assert!(
         matches!(through_ring, Err(KeyRingError::Denied { .. })),
@@ -498,7 +338,7 @@ async fn bad_requests_get_problems_with_codes() {
     let large = "x".repeat((64 << 10) + 1);
     for (method, path, body, status, code) in [
         ("GET", "/nothing", "", 404, "not-found"),
-        ("DELETE", "/v1/enclaves/lake", "", 405, "method-not-allowed"),
+        ("DELETE", "/v1/enclaves", "", 405, "method-not-allowed"),
         ("POST", "/v1/enclaves", "{", 400, "bad-request"),
         ("POST", "/v1/enclaves", "{}", 400, "bad-request"),
         (
@@ -591,54 +431,5 @@ async fn bad_requests_get_problems_with_codes() {
             16,
             "{context}"
         );
-    }
-}
-
-/// Sends what the real client would not.
-struct RawClient {
-    http: moat_net::HttpClient,
-    base: String,
-}
-
-impl RawClient {
-    fn new(server: &Server) -> Self {
-        let (certificate, private) = server
-            .root
-            .to_certificate(&SystemClock, &SystemRandom)
-            .unwrap();
-        let tls = moat_net::tls::ClientTls::load(moat_net::tls::ClientTlsConfig {
-            roots: Roots {
-                pem: vec![server.ca_pem.clone().into()],
-                ..Roots::default()
-            },
-            identity: Some(moat_net::tls::ClientIdentity::Der {
-                chain: vec![bytes::Bytes::copy_from_slice(&certificate)],
-                key_pkcs8: zeroize::Zeroizing::new(private.secret_der().to_vec()),
-            }),
-            insecure: false,
-        });
-        let config = moat_net::ClientConfig {
-            tls: Some(tls.unwrap()),
-            ..Default::default()
-        };
-        Self {
-            http: moat_net::HttpClient::new(config),
-            base: format!("https://{}", server.address),
-        }
-    }
-
-    async fn send(&self, method: &str, path: &str, body: &str) -> (u16, serde_json::Value) {
-        use http_body_util::BodyExt;
-        let request = http::Request::builder()
-            .method(method)
-            .uri(format!("{}{path}", self.base))
-            .body(moat_net::Body::full(body.to_owned()))
-            .unwrap();
-        let answer = self.http.request(request).await.unwrap();
-        assert_eq!(answer.headers()["content-type"], "application/problem+json");
-        assert_eq!(answer.headers()["cache-control"], "no-store");
-        let status = answer.status().as_u16();
-        let body = answer.into_body().collect().await.unwrap().to_bytes();
-        (status, serde_json::from_slice(&body).unwrap())
     }
 }

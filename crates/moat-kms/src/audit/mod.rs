@@ -29,7 +29,7 @@ use moat_types::{Clock, UnixMillis};
 use tokio::sync::{Semaphore, oneshot, watch};
 
 pub use line::{AuditLine, CheckpointSigner, LineKind, LineProblem, Outcome};
-pub use show::{Filter, Lines, show, tail};
+pub use show::{Filter, Lines, LinesAfter, after, show, tail};
 pub use verify::{Located, Report, Verification, verify};
 
 use crate::error::Fault;
@@ -200,6 +200,7 @@ pub struct AuditLog {
     queue: mpsc::Sender<Message>,
     room: Arc<Semaphore>,
     anchors: watch::Receiver<Option<Anchor>>,
+    heads: watch::Receiver<u64>,
     folder: PathBuf,
     public_key: [u8; 32],
     /// Set by the writer when it can't go on.
@@ -237,7 +238,7 @@ impl AuditLog {
         let (folder, public_key) = (config.folder.clone(), signer.public_key());
         let place = open::open(&config, &signer, &*clock, anchor)?;
         let mut writer = Writer::new(config, signer, clock, open_file, anchor_sender, place)?;
-        let stopped = writer.stopped();
+        let (stopped, heads) = (writer.stopped(), writer.heads());
         let thread = std::thread::Builder::new()
             .name("audit".into())
             .spawn(move || writer.run(&messages))
@@ -246,6 +247,7 @@ impl AuditLog {
             queue,
             room: Arc::new(Semaphore::new(QUEUE_LINES_MAX)),
             anchors,
+            heads,
             folder,
             public_key,
             stopped,
@@ -309,6 +311,11 @@ impl AuditLog {
     /// Follows the operations that end from now on. They come as they are handed to the writer.
     pub(crate) fn follow(&self) -> Follower<Facts> {
         self.feed.follow()
+    }
+
+    /// The number of the last line, as lines are written.
+    pub fn heads(&self) -> watch::Receiver<u64> {
+        self.heads.clone()
     }
 
     /// The newest checkpoint, as it changes.

@@ -94,6 +94,63 @@ pub fn tail(folder: &Path, filter: &Filter, count: usize) -> Result<Vec<AuditLin
     Ok(found.split_off(surplus))
 }
 
+/// Lines behind a number.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct LinesAfter {
+    /// Those that pass the filter, oldest first.
+    pub lines: Vec<AuditLine>,
+    /// The number of the last line that was looked at: where to go on.
+    pub last_seq: u64,
+}
+
+/// The first `count` lines behind number `seq` that pass `filter`, oldest first. Looks at a limited
+/// number of lines, so it may find none and still have moved on.
+///
+/// # Errors
+/// `AuditError::Io` if a file can't be read.
+pub fn after(
+    folder: &Path,
+    filter: &Filter,
+    seq: u64,
+    count: usize,
+) -> Result<LinesAfter, AuditError> {
+    /// About what one file holds.
+    const LOOKED_AT_MAX: u64 = 100_000;
+    let files = files::list(folder).map_err(|e| AuditError::io(folder, e))?;
+    // Every file begins with the line that its name tells; all before the last one that begins at
+    // or before the wanted line hold older lines only.
+    let begins_later = |path: &PathBuf| files::first_seq(path) > Some(seq.saturating_add(1));
+    let from = files.partition_point(|path| !begins_later(path)).max(1) - 1;
+    let mut everything = Lines {
+        files: files.into_iter().skip(from).collect(),
+        reader: None,
+        filter: Filter {
+            all_kinds: true,
+            ..Filter::default()
+        },
+    };
+    let mut found = LinesAfter {
+        lines: Vec::new(),
+        last_seq: seq,
+    };
+    let mut looked_at = 0;
+    while looked_at < LOOKED_AT_MAX
+        && found.lines.len() < count
+        && let Some(line) = everything.next()
+    {
+        let line = line?;
+        if line.seq <= seq {
+            continue;
+        }
+        looked_at += 1;
+        found.last_seq = line.seq;
+        if filter.matches(&line) {
+            found.lines.push(line);
+        }
+    }
+    Ok(found)
+}
+
 /// Lines of an audit, read as they are asked for.
 #[derive(Debug)]
 pub struct Lines {

@@ -43,6 +43,8 @@ pub(super) struct Writer {
     /// Bytes of the file that are known to be whole lines of the chain.
     len: u64,
     head: Head,
+    /// The number of the last line, for those who follow the log.
+    heads: watch::Sender<u64>,
     /// Lines since the last checkpoint, and when the first of them was written.
     unsigned: u64,
     unsigned_since: Option<Instant>,
@@ -78,6 +80,7 @@ impl Writer {
             file,
             len,
             head: place.head,
+            heads: watch::channel(place.head.seq).0,
             unsigned: 0,
             unsigned_since: None,
             unsynced_since: None,
@@ -100,6 +103,11 @@ impl Writer {
     /// Tells whether the writer can't go on.
     pub(super) fn stopped(&self) -> Arc<AtomicBool> {
         self.poisoned.clone()
+    }
+
+    /// The number of the last line, as it changes.
+    pub(super) fn heads(&self) -> watch::Receiver<u64> {
+        self.heads.subscribe()
     }
 
     /// Serves messages until the log is closed or no one can send any more.
@@ -221,6 +229,7 @@ impl Writer {
             self.unsynced_since.get_or_insert(now);
         }
         self.head = head;
+        self.heads.send_replace(head.seq);
         self.len += text.len() as u64;
         if checkpoint {
             self.unsigned = 0;
@@ -284,6 +293,7 @@ impl Writer {
         self.len = text.len() as u64;
         self.path = path;
         self.head = head;
+        self.heads.send_replace(head.seq);
         self.unsigned = 0;
         self.unsigned_since = None;
         self.anchors.send_replace(Some(Anchor {

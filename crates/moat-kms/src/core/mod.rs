@@ -44,6 +44,7 @@ pub use policies::PolicyInfo;
 
 use crate::audit::{
     Anchor, AuditConfig, AuditError, AuditLine, AuditLog, CheckpointSigner, Facts, Filter,
+    LinesAfter,
 };
 use crate::error::{Error, OpenError};
 use crate::feed::Follower;
@@ -247,6 +248,62 @@ impl<M: MetaStore> Core<M> {
     /// Tells those who serve a stream when it is to end.
     pub(crate) fn ending(&self) -> watch::Receiver<bool> {
         self.ending.subscribe()
+    }
+
+    /// The lines of the audit behind number `after` that pass `filter`, oldest first. If there are
+    /// none, waits up to `wait` for one; the caller's own readings of the audit don't count, or
+    /// following it would never rest.
+    ///
+    /// # Errors
+    /// As [`Core::audit_tail`].
+    pub async fn audit_after(
+        &self,
+        caller: &Caller,
+        filter: Filter,
+        after: u64,
+        count: usize,
+        wait: Duration,
+    ) -> Result<LinesAfter, Error> {
+        let mut trail = self.trail(caller, &Scope::System, Command::AuditRead);
+        let result = async {
+            self.authorize(caller, &Scope::System, Command::AuditRead, Some("audit"))
+                .await?;
+            let deadline = tokio::time::Instant::now() + wait;
+            let (mut heads, mut ending) = (self.audit.heads(), self.ending());
+            let mut found = LinesAfter {
+                lines: Vec::new(),
+                last_seq: after,
+            };
+            loop {
+                heads.borrow_and_update();
+                let (folder, filter) = (self.audit.folder().to_owned(), filter.clone());
+                let (from, room) = (found.last_seq, count - found.lines.len());
+                let read = move || crate::audit::after(&folder, &filter, from, room);
+                let more = tokio::task::spawn_blocking(read).await;
+                let more = more.map_err(|_| AuditError::Closed)??;
+                found.last_seq = more.last_seq;
+                found.lines.extend(more.lines);
+                let own = caller.identity.to_string();
+                let is_news = |line: &AuditLine| {
+                    line.operation.as_deref() != Some(Command::AuditRead.as_str())
+                        || line.identity.as_deref() != Some(&own)
+                };
+                let full = found.lines.len() >= count;
+                if full || found.lines.iter().any(is_news) {
+                    return Ok(found);
+                }
+                let ended = async { ending.wait_for(|ending| *ending).await.is_ok() };
+                let news = tokio::select! {
+                    news = tokio::time::timeout_at(deadline, heads.changed()) => news,
+                    _ = ended => return Ok(found),
+                };
+                if !matches!(news, Ok(Ok(()))) {
+                    return Ok(found);
+                }
+            }
+        }
+        .await;
+        trail.noted(result).await
     }
 
     /// The key that signs the checkpoints of the audit.

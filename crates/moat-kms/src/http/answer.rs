@@ -1,6 +1,6 @@
 //! Answers: JSON, or a problem. The one place that turns an error of the core into a code.
 
-use http::header::{ALLOW, CACHE_CONTROL, CONTENT_TYPE};
+use http::header::{ALLOW, CACHE_CONTROL, CONTENT_TYPE, RETRY_AFTER};
 use http::{HeaderValue, Response, StatusCode};
 use moat_kms_client::{Code, PROBLEM_JSON, Problem};
 use moat_net::Body;
@@ -17,6 +17,8 @@ pub(super) struct Refusal {
     /// For the log only.
     cause: Option<Box<Error>>,
     allow: Option<HeaderValue>,
+    /// For the header that says when to ask again, in whole seconds.
+    retry_after: Option<u64>,
 }
 
 impl Refusal {
@@ -26,12 +28,18 @@ impl Refusal {
             detail: detail.into(),
             cause: None,
             allow: None,
+            retry_after: None,
         }
     }
 
     pub(super) fn allow(mut self, methods: HeaderValue) -> Self {
         self.allow = Some(methods);
         self
+    }
+
+    /// The problem that the caller gets to see.
+    pub(super) fn problem(&self, request_id: &str) -> Problem {
+        Problem::new(self.code, &*self.detail, request_id)
     }
 
     #[cfg(test)]
@@ -44,6 +52,9 @@ impl From<Error> for Refusal {
     fn from(error: Error) -> Self {
         let (code, detail) = describe(&error);
         let mut refusal = Self::new(code, detail);
+        if let Error::RateLimited { retry_after, .. } = &error {
+            refusal.retry_after = Some(retry_after.as_secs() + 1);
+        }
         refusal.cause = (code.status() >= 500).then(|| Box::new(error));
         refusal
     }
@@ -101,10 +112,15 @@ fn describe(error: &Error) -> (Code, String) {
 pub(super) fn json(body: &impl Serialize) -> Result<Response<Body>, Refusal> {
     let text = serde_json::to_vec(body)
         .map_err(|_| Refusal::new(Code::Internal, "the answer can't be encoded"))?;
+    Ok(json_text(text))
+}
+
+/// JSON that is text already.
+pub(super) fn json_text(text: impl Into<bytes::Bytes>) -> Response<Body> {
     let mut response = Response::new(Body::full(text));
     let kind = HeaderValue::from_static("application/json");
     response.headers_mut().insert(CONTENT_TYPE, kind);
-    Ok(response)
+    response
 }
 
 pub(super) fn created(body: &impl Serialize) -> Result<Response<Body>, Refusal> {
@@ -134,7 +150,7 @@ fn refuse(refusal: Refusal, request_id: &str) -> Response<Body> {
     if let Some(cause) = &refusal.cause {
         tracing::error!(request_id, error = %cause, "a request failed");
     }
-    let problem = Problem::new(refusal.code, refusal.detail, request_id);
+    let problem = refusal.problem(request_id);
     let text = serde_json::to_vec(&problem).expect("a problem is made of texts and a number");
     let mut response = Response::new(Body::full(text));
     *response.status_mut() =
@@ -143,6 +159,9 @@ fn refuse(refusal: Refusal, request_id: &str) -> Response<Body> {
     headers.insert(CONTENT_TYPE, HeaderValue::from_static(PROBLEM_JSON));
     if let Some(methods) = refusal.allow {
         headers.insert(ALLOW, methods);
+    }
+    if let Some(seconds) = refusal.retry_after {
+        headers.insert(RETRY_AFTER, HeaderValue::from(seconds));
     }
     response
 }

@@ -1,39 +1,45 @@
 //! One arm per method and route: decode, call the core, encode.
 
 use std::sync::Arc;
+use std::time::Duration;
 
 use bytes::Bytes;
-use http::{Method, Response};
+use http::{Response, StatusCode};
 use moat_kms_client::wire::{self, Base64, SecretBase64};
 use moat_kms_client::{Code, Identity, Privilege};
 use moat_meta::MetaStore;
 use moat_net::Body;
-use moat_types::{BucketName, EnclaveName, EpochId, KeyName};
+use moat_types::{BucketName, EnclaveName, EpochId, KeyName, KeyVersion};
 use serde::de::DeserializeOwned;
 
-use super::answer::{Refusal, created, json};
+use super::answer::{Refusal, created, empty, json};
 use super::convert::{self, listing};
+use super::operations::Verb;
 use super::route::{KeyAction, Query, Route, bad_name};
 use crate::audit::Filter;
-use crate::core::{Caller, Core, DATA_KEY_BYTES, ListQuery};
-use crate::rows::Scope;
+use crate::core::{
+    Caller, Core, DATA_KEY_BYTES, DELETION_GRACE, Encrypt, Generate, Import, ListQuery, Mac, NewKey,
+};
+use crate::error::Error;
+use crate::policy::Command;
+use crate::rows::{Algorithm, Scope};
 
 /// A request whose caller, path, method and size are known to be good.
 pub(super) struct Call {
     pub(super) caller: Caller,
-    pub(super) method: Method,
+    pub(super) verb: Verb,
     pub(super) route: Route,
     pub(super) query: String,
     pub(super) body: Bytes,
 }
 
-type Answer = Result<Response<Body>, Refusal>;
+pub(super) type Answer = Result<Response<Body>, Refusal>;
 
 /// Answers a request.
 pub(super) async fn handle<M: MetaStore>(core: &Arc<Core<M>>, call: Call) -> Answer {
     let Call {
         caller,
-        method,
+        verb,
         route,
         query,
         body,
@@ -50,27 +56,40 @@ pub(super) async fn handle<M: MetaStore>(core: &Arc<Core<M>>, call: Call) -> Ans
         },
         query,
     };
-    let get = method == Method::GET;
+
+    let get = verb == Verb::Get;
     match route {
+        // Anyone may ask for these, so they are answered before it comes to this.
+        Route::Version | Route::OpenApi | Route::Live | Route::Ready => Ok(empty(StatusCode::OK)),
         Route::Metrics => context.metrics().await,
         Route::Audit => context.audit().await,
         Route::Enclaves if get => context.list_enclaves().await,
         Route::Enclaves => context.create_enclave().await,
-        Route::Enclave(name) => {
+        Route::Enclave(name) if get => {
             let info = core.enclave_info(&caller, &name).await?;
             json(&wire::EnclaveInfo::from(info))
         }
+        Route::Enclave(name) => {
+            core.delete_enclave(&caller, &name).await?;
+            json(&wire::Nothing {})
+        }
+        Route::Bulk(enclave, action) => context.bulk(&enclave, action).await,
         Route::Keys(enclave) if get => context.list_keys(&enclave).await,
         Route::Keys(enclave) => context.create_key(&enclave).await,
-        Route::Key(enclave, key) => {
+        Route::Key(enclave, key) if get => {
             let info = core.key_info(&caller, &enclave, &key).await?;
             json(&wire::KeyInfo::from(info))
         }
+        Route::Key(enclave, key) => context.delete_key(&enclave, &key).await,
         Route::KeyVersions(enclave, key) if get => context.key_versions(&enclave, &key).await,
         Route::KeyVersions(enclave, key) => {
             parse::<wire::Nothing>(&body)?;
             let info = core.rotate_key(&caller, &enclave, &key).await?;
             created(&wire::KeyInfo::from(info))
+        }
+        Route::KeyVersion(enclave, key, version) => {
+            let gone = core.delete_key_version(&caller, &enclave, &key, Some(version));
+            json(&wire::KeyInfo::from(gone.await?))
         }
         Route::KeyAction(enclave, key, action) => context.act(&enclave, &key, action).await,
         Route::Identities(scope) if get => {
@@ -78,31 +97,29 @@ pub(super) async fn handle<M: MetaStore>(core: &Arc<Core<M>>, call: Call) -> Ans
             json(&listing::<_, wire::IdentityInfo>(page.await?))
         }
         Route::Identities(scope) => context.create_identity(&scope).await,
-        Route::Identity(scope, identity) => {
+        Route::OwnIdentity(scope) => context.own_identity(&scope).await,
+        Route::Identity(scope, identity) if get => {
             let info = core.identity_info(&caller, &scope, &identity).await?;
             json(&wire::IdentityInfo::from(info))
         }
+        Route::Identity(scope, identity) => {
+            core.delete_identity(&caller, &scope, &identity).await?;
+            json(&wire::Nothing {})
+        }
         Route::IdentityPolicy(scope, identity) => context.assign_policy(&scope, &identity).await,
+        Route::IdentityCheck(scope, identity) => context.check_policy(&scope, &identity).await,
         Route::Policies(scope) => {
             let page = core.list_policies(&caller, &scope, &context.list);
             json(&listing::<_, wire::PolicyInfo>(page.await?))
         }
-        Route::Policy(scope, name) if get => {
-            let info = core.policy_info(&caller, &scope, &name).await?;
-            json(&convert::policy(info))
-        }
-        Route::Policy(scope, name) => {
-            let document: wire::PolicyDocument = parse(&body)?;
-            let info = core.set_policy(&caller, &scope, &name, &document).await?;
-            json(&convert::policy(info))
-        }
+        Route::Policy(scope, name) => context.policy(&scope, &name, verb).await,
     }
 }
 
-struct Context<'a, M> {
-    core: &'a Arc<Core<M>>,
-    caller: &'a Caller,
-    body: &'a [u8],
+pub(super) struct Context<'a, M> {
+    pub(super) core: &'a Arc<Core<M>>,
+    pub(super) caller: &'a Caller,
+    pub(super) body: &'a [u8],
     query: Query,
     list: ListQuery,
 }
@@ -117,6 +134,8 @@ impl<M: MetaStore> Context<'_, M> {
         /// Lines of an answer: about half a megabyte.
         const LINES_MAX: usize = 1000;
         const LINES: usize = 100;
+        /// A connection that waits for longer looks dead to whatever is between.
+        const WAIT_MAX: Duration = Duration::from_secs(30);
         let query = &self.query;
         let count = query.limit.unwrap_or(LINES).clamp(1, LINES_MAX);
         let filter = Filter {
@@ -126,13 +145,27 @@ impl<M: MetaStore> Context<'_, M> {
             enclave: query.enclave.clone(),
             ..Filter::default()
         };
-        let lines = self.core.audit_tail(self.caller, filter, count).await?;
+        let (lines, last_seq) = match query.after {
+            None => {
+                let lines = self.core.audit_tail(self.caller, filter, count);
+                (lines.await?, None)
+            }
+            Some(after) => {
+                let wait = Duration::from_secs(query.wait_seconds.unwrap_or(0)).min(WAIT_MAX);
+                let found = self
+                    .core
+                    .audit_after(self.caller, filter, after, count, wait)
+                    .await?;
+                (found.lines, Some(found.last_seq))
+            }
+        };
         let lines = lines.iter().map(serde_json::to_value);
         let anchor = self.core.audit_anchor();
         json(&wire::Audit {
             lines: lines
                 .collect::<Result<_, _>>()
                 .map_err(|_| Refusal::new(Code::Internal, "the answer can't be encoded"))?,
+            last_seq,
             public_key: Base64(self.core.audit_public_key().to_vec()),
             checkpoint_seq: anchor.map(|anchor| anchor.seq),
             checkpoint_hash: anchor.map(|anchor| Base64(anchor.hash.to_vec())),
@@ -154,8 +187,54 @@ impl<M: MetaStore> Context<'_, M> {
     async fn create_key(&self, enclave: &EnclaveName) -> Answer {
         let request: wire::CreateKey = parse(self.body)?;
         let name = KeyName::parse(&request.name).map_err(bad_name)?;
-        let info = self.core.create_key(self.caller, enclave, &name).await?;
+        let new = NewKey {
+            algorithm: parse_algorithm(request.algorithm.as_deref())?,
+            exportable: request.exportable,
+            rotation: request.rotation_seconds.map(Duration::from_secs),
+        };
+        let info = self
+            .core
+            .create_key_with(self.caller, enclave, &name, new)
+            .await?;
         created(&wire::KeyInfo::from(info))
+    }
+
+    async fn import_key(&self, enclave: &EnclaveName, key: &KeyName) -> Answer {
+        let request: wire::ImportKey = parse(self.body)?;
+        let import = Import {
+            algorithm: parse_algorithm(request.algorithm.as_deref())?,
+            material: request.material.0,
+            mac_material: request.mac_material.map(|material| material.0),
+            exportable: request.exportable,
+            add_version: request.add_version,
+        };
+        let info = self
+            .core
+            .import_key(self.caller, enclave, key, &import)
+            .await?;
+        created(&wire::KeyInfo::from(info))
+    }
+
+    async fn delete_key(&self, enclave: &EnclaveName, key: &KeyName) -> Answer {
+        let grace = self.query.grace_seconds.map(Duration::from_secs);
+        let grace = grace.unwrap_or(DELETION_GRACE);
+        let (core, caller) = (self.core, self.caller);
+        let info = if grace.is_zero() {
+            core.delete_key(caller, enclave, key).await?
+        } else {
+            core.schedule_key_deletion(caller, enclave, key, grace)
+                .await?
+        };
+        json(&wire::KeyInfo::from(info))
+    }
+
+    async fn export_key(&self, enclave: &EnclaveName, key: &KeyName) -> Answer {
+        parse::<wire::Nothing>(self.body)?;
+        let versions = self.core.export_key(self.caller, enclave, key).await?;
+        json(&wire::ExportedKey {
+            name: key.to_string(),
+            versions: versions.into_iter().map(Into::into).collect(),
+        })
     }
 
     async fn list_keys(&self, enclave: &EnclaveName) -> Answer {
@@ -184,6 +263,21 @@ impl<M: MetaStore> Context<'_, M> {
                 let info = core.disable_key(caller, enclave, key).await?;
                 json(&wire::KeyInfo::from(info))
             }
+            KeyAction::Restore => {
+                parse::<wire::Nothing>(self.body)?;
+                let info = core.restore_key(caller, enclave, key).await?;
+                json(&wire::KeyInfo::from(info))
+            }
+            KeyAction::Rotation => {
+                let request: wire::SetRotation = parse(self.body)?;
+                let every = request.rotation_seconds.map(Duration::from_secs);
+                let info = core.set_key_rotation(caller, enclave, key, every).await?;
+                json(&wire::KeyInfo::from(info))
+            }
+            KeyAction::Import => self.import_key(enclave, key).await,
+            KeyAction::Export => self.export_key(enclave, key).await,
+            KeyAction::Mac => self.mac(enclave, key).await,
+            KeyAction::VerifyMac => self.verify_mac(enclave, key).await,
             KeyAction::Generate => self.generate(enclave, key).await,
             KeyAction::Encrypt => self.encrypt(enclave, key).await,
             KeyAction::Decrypt => self.decrypt(enclave, key).await,
@@ -194,33 +288,32 @@ impl<M: MetaStore> Context<'_, M> {
 
     async fn generate(&self, enclave: &EnclaveName, key: &KeyName) -> Answer {
         let request: wire::GenerateDataKey = parse(self.body)?;
-        // A length that no integer of this machine holds is out of bounds as well.
-        let length = request.length.map_or(DATA_KEY_BYTES, |length| {
-            usize::try_from(length).unwrap_or(usize::MAX)
-        });
-        let context = &request.context.0;
+        let item = Generate {
+            key,
+            version: version(request.version)?,
+            context: &request.context.0,
+            length: data_key_length(request.length),
+        };
         let made = self
             .core
-            .generate_data_key(self.caller, enclave, key, context, length)
+            .generate_many(self.caller, enclave, &[item])
             .await?;
-        json(&wire::DataKey {
-            version: made.version.number(),
-            plaintext: SecretBase64(made.plaintext),
-            ciphertext: Base64(made.ciphertext),
-        })
+        json(&wire::DataKey::from(only(made)?))
     }
 
     async fn encrypt(&self, enclave: &EnclaveName, key: &KeyName) -> Answer {
         let request: wire::Encrypt = parse(self.body)?;
-        let (context, plaintext) = (&request.context.0, &request.plaintext.0);
+        let item = Encrypt {
+            key,
+            version: version(request.version)?,
+            context: &request.context.0,
+            plaintext: &request.plaintext.0,
+        };
         let made = self
             .core
-            .encrypt(self.caller, enclave, key, context, plaintext)
+            .encrypt_many(self.caller, enclave, &[item])
             .await?;
-        json(&wire::Ciphertext {
-            version: made.version.number(),
-            ciphertext: Base64(made.ciphertext),
-        })
+        json(&wire::Ciphertext::from(only(made)?))
     }
 
     async fn decrypt(&self, enclave: &EnclaveName, key: &KeyName) -> Answer {
@@ -230,9 +323,34 @@ impl<M: MetaStore> Context<'_, M> {
             .core
             .decrypt(self.caller, enclave, key, context, ciphertext)
             .await?;
-        json(&wire::Plaintext {
-            version: opened.version.number(),
-            plaintext: SecretBase64(opened.plaintext),
+        json(&wire::Plaintext::from(opened))
+    }
+
+    async fn mac(&self, enclave: &EnclaveName, key: &KeyName) -> Answer {
+        let request: wire::Mac = parse(self.body)?;
+        let item = Mac {
+            key,
+            version: version(request.version)?,
+            message: &request.message.0,
+        };
+        let made = self.core.mac(self.caller, enclave, item).await?;
+        json(&wire::MacCode::from(made))
+    }
+
+    async fn verify_mac(&self, enclave: &EnclaveName, key: &KeyName) -> Answer {
+        let request: wire::VerifyMac = parse(self.body)?;
+        let item = Mac {
+            key,
+            version: version(request.version)?,
+            message: &request.message.0,
+        };
+        let found = self
+            .core
+            .verify_mac(self.caller, enclave, item, &request.code.0)
+            .await?;
+        json(&wire::MacVerified {
+            valid: found.is_some(),
+            version: found.map(KeyVersion::number),
         })
     }
 
@@ -269,14 +387,65 @@ impl<M: MetaStore> Context<'_, M> {
 
     async fn create_identity(&self, scope: &Scope) -> Answer {
         let request: wire::CreateIdentity = parse(self.body)?;
-        let policy = parse_policy_name(request.policy.as_deref())?;
-        let privilege = request.privilege.unwrap_or(Privilege::User);
-        let identity = &request.identity;
-        let info = self
-            .core
-            .create_identity(self.caller, scope, identity, privilege, policy.as_ref())
-            .await?;
+        let (core, caller, identity) = (self.core, self.caller, &request.identity);
+        let info = if request.service_account {
+            if request.privilege.is_some() || request.policy.is_some() {
+                let detail = "a service account has neither privilege nor policy of its own";
+                return Err(Refusal::new(Code::BadRequest, detail));
+            }
+            core.create_service_account(caller, scope, identity, &request.tags)
+                .await?
+        } else {
+            let policy = parse_policy_name(request.policy.as_deref())?;
+            let privilege = request.privilege.unwrap_or(Privilege::User);
+            let (policy, tags) = (policy.as_ref(), &request.tags);
+            core.create_tagged_identity(caller, scope, identity, privilege, policy, tags)
+                .await?
+        };
         created(&wire::IdentityInfo::from(info))
+    }
+
+    async fn own_identity(&self, scope: &Scope) -> Answer {
+        match self.core.own_identity(self.caller, scope).await? {
+            Some(info) => json(&wire::IdentityInfo::from(info)),
+            None => {
+                let identity = self.caller.identity;
+                Err(Error::IdentityNotFound { identity }.into())
+            }
+        }
+    }
+
+    async fn check_policy(&self, scope: &Scope, identity: &Identity) -> Answer {
+        let request: wire::CheckPolicy = parse(self.body)?;
+        let command = Command::parse(&request.command).ok_or_else(|| {
+            let detail = format!("there is no command {:?}", request.command);
+            Refusal::new(Code::BadRequest, detail)
+        })?;
+        let name = &request.name;
+        let decision = self
+            .core
+            .check_policy(self.caller, scope, identity, command, name)
+            .await?;
+        json(&convert::decision(&decision, command, name))
+    }
+
+    async fn policy(&self, scope: &Scope, name: &KeyName, verb: Verb) -> Answer {
+        let (core, caller) = (self.core, self.caller);
+        match verb {
+            Verb::Delete => {
+                core.delete_policy(caller, scope, name).await?;
+                json(&wire::Nothing {})
+            }
+            Verb::Put => {
+                let document: wire::PolicyDocument = parse(self.body)?;
+                let info = core.set_policy(caller, scope, name, &document).await?;
+                json(&convert::policy(info))
+            }
+            Verb::Get | Verb::Post => {
+                let info = core.policy_info(caller, scope, name).await?;
+                json(&convert::policy(info))
+            }
+        }
     }
 
     async fn assign_policy(&self, scope: &Scope, identity: &Identity) -> Answer {
@@ -290,8 +459,42 @@ impl<M: MetaStore> Context<'_, M> {
     }
 }
 
+fn only<T>(mut results: Vec<Result<T, Error>>) -> Result<T, Refusal> {
+    let result = results.pop().expect("a batch has as many results as items");
+    Ok(result?)
+}
+
+/// A length that no integer of this machine holds is out of bounds as well.
+pub(super) fn data_key_length(length: Option<u32>) -> usize {
+    length.map_or(DATA_KEY_BYTES, |length| {
+        usize::try_from(length).unwrap_or(usize::MAX)
+    })
+}
+
+pub(super) fn version(number: Option<u32>) -> Result<Option<KeyVersion>, Refusal> {
+    match number.map(KeyVersion::new) {
+        None => Ok(None),
+        Some(Some(version)) => Ok(Some(version)),
+        Some(None) => {
+            let detail = "key versions count from 1; leave the version out for the latest";
+            Err(Refusal::new(Code::BadRequest, detail))
+        }
+    }
+}
+
+fn parse_algorithm(text: Option<&str>) -> Result<Algorithm, Refusal> {
+    let Some(text) = text else {
+        return Ok(Algorithm::Aes256);
+    };
+    Algorithm::parse(text).ok_or_else(|| {
+        let known: Vec<_> = Algorithm::ALL.iter().map(|one| one.as_str()).collect();
+        let detail = format!("an algorithm is one of {}", known.join(", "));
+        Refusal::new(Code::BadRequest, detail)
+    })
+}
+
 /// Decodes a body; none at all stands for an object without members.
-fn parse<T: DeserializeOwned>(body: &[u8]) -> Result<T, Refusal> {
+pub(super) fn parse<T: DeserializeOwned>(body: &[u8]) -> Result<T, Refusal> {
     let body = if body.is_empty() { b"{}" } else { body };
     serde_json::from_slice(body).map_err(|e| {
         // serde's message can quote the input, which can be a secret in the wrong place; what it
@@ -322,6 +525,6 @@ fn parse_policy_name(name: Option<&str>) -> Result<Option<KeyName>, Refusal> {
         .transpose()
 }
 
-fn millis(ttl: std::time::Duration) -> u64 {
+fn millis(ttl: Duration) -> u64 {
     u64::try_from(ttl.as_millis()).unwrap_or(u64::MAX)
 }

@@ -2,48 +2,65 @@
 
 use http::{HeaderValue, Method};
 use moat_kms_client::{Code, Identity};
-use moat_types::{EnclaveName, KeyName, NameError};
+use moat_types::{EnclaveName, KeyName, KeyVersion, NameError};
 use percent_encoding::percent_decode_str;
 
 use super::answer::Refusal;
+use super::operations::{self, Operation};
 use crate::rows::Scope;
 
 /// What a path names.
 #[derive(Clone, PartialEq, Eq, Debug)]
 pub(super) enum Route {
+    Version,
+    OpenApi,
+    Live,
+    Ready,
     Metrics,
     Audit,
     Enclaves,
     Enclave(EnclaveName),
+    Bulk(EnclaveName, BulkAction),
     Keys(EnclaveName),
     Key(EnclaveName, KeyName),
     KeyVersions(EnclaveName, KeyName),
+    KeyVersion(EnclaveName, KeyName, KeyVersion),
     KeyAction(EnclaveName, KeyName, KeyAction),
     Identities(Scope),
+    OwnIdentity(Scope),
     Identity(Scope, Identity),
     IdentityPolicy(Scope, Identity),
+    IdentityCheck(Scope, Identity),
     Policies(Scope),
     Policy(Scope, KeyName),
 }
 
-/// What is done with a key by POST.
+/// What is done with a key.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub(super) enum KeyAction {
+    Import,
+    Export,
     Enable,
     Disable,
+    Restore,
+    Rotation,
     Generate,
     Encrypt,
     Decrypt,
+    Mac,
+    VerifyMac,
     GenerateEpoch,
     OpenEpoch,
 }
 
-/// Bodies that hold some names and a wrapped key.
-const SMALL_BODY: usize = 64 << 10;
-/// Bodies with a plaintext of up to 64 KiB and its context, in base64.
-const SECRET_BODY: usize = 256 << 10;
-/// A policy with as many patterns as one may have.
-const POLICY_BODY: usize = 1 << 20;
+/// What is done with many items at once.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub(super) enum BulkAction {
+    Generate,
+    Encrypt,
+    Decrypt,
+    Mac,
+}
 
 impl Route {
     /// Parses a path.
@@ -58,12 +75,26 @@ impl Route {
             .map_err(|_| nothing())?;
         let segments: Vec<&str> = segments.iter().map(AsRef::as_ref).collect();
         match segments.as_slice() {
+            ["version"] => Ok(Self::Version),
             ["metrics"] => Ok(Self::Metrics),
+            ["v1", "openapi.json"] => Ok(Self::OpenApi),
+            ["v1", "health", "live"] => Ok(Self::Live),
+            ["v1", "health", "ready"] => Ok(Self::Ready),
             ["v1", "audit"] => Ok(Self::Audit),
             ["v1", "enclaves"] => Ok(Self::Enclaves),
             ["v1", "enclaves", enclave] => Ok(Self::Enclave(parse_enclave(enclave)?)),
             ["v1", "enclaves", enclave, "keys", rest @ ..] => {
                 Self::parse_key(parse_enclave(enclave)?, rest)
+            }
+            ["v1", "enclaves", enclave, "bulk", action] => {
+                let action = match *action {
+                    "generate" => BulkAction::Generate,
+                    "encrypt" => BulkAction::Encrypt,
+                    "decrypt" => BulkAction::Decrypt,
+                    "mac" => BulkAction::Mac,
+                    _ => return Err(nothing()),
+                };
+                Ok(Self::Bulk(parse_enclave(enclave)?, action))
             }
             ["v1", "enclaves", enclave, rest @ ..] => {
                 Self::parse_scoped(Scope::Enclave(parse_enclave(enclave)?), rest)
@@ -81,6 +112,15 @@ impl Route {
         let action = match &rest[1..] {
             [] => return Ok(Self::Key(enclave, name)),
             ["versions"] => return Ok(Self::KeyVersions(enclave, name)),
+            ["versions", version] => {
+                return Ok(Self::KeyVersion(enclave, name, parse_version(version)?));
+            }
+            ["import"] => KeyAction::Import,
+            ["export"] => KeyAction::Export,
+            ["restore"] => KeyAction::Restore,
+            ["rotation"] => KeyAction::Rotation,
+            ["mac"] => KeyAction::Mac,
+            ["mac", "verify"] => KeyAction::VerifyMac,
             ["enable"] => KeyAction::Enable,
             ["disable"] => KeyAction::Disable,
             ["generate"] => KeyAction::Generate,
@@ -101,6 +141,10 @@ impl Route {
     fn parse_scoped(scope: Scope, rest: &[&str]) -> Result<Self, Refusal> {
         match rest {
             ["identities"] => Ok(Self::Identities(scope)),
+            ["identities", "self"] => Ok(Self::OwnIdentity(scope)),
+            ["identities", identity, "check"] => {
+                Ok(Self::IdentityCheck(scope, parse_identity(identity)?))
+            }
             ["identities", identity] => Ok(Self::Identity(scope, parse_identity(identity)?)),
             ["identities", identity, "policy"] => {
                 Ok(Self::IdentityPolicy(scope, parse_identity(identity)?))
@@ -117,47 +161,79 @@ impl Route {
         }
     }
 
-    /// The methods that the path knows, as the `Allow` header names them.
-    const fn methods(&self) -> &'static str {
+    /// The path with its parameters in braces, under which it stands in the table of operations.
+    pub(super) const fn template(&self) -> &'static str {
         match self {
-            Self::Metrics | Self::Audit | Self::Enclave(_) | Self::Key(..) => "GET",
-            Self::Identity(..) | Self::Policies(_) => "GET",
-            Self::Enclaves | Self::Keys(_) | Self::KeyVersions(..) | Self::Identities(_) => {
-                "GET, POST"
-            }
-            Self::KeyAction(..) => "POST",
-            Self::IdentityPolicy(..) => "PUT",
-            Self::Policy(..) => "GET, PUT",
+            Self::Version => "/version",
+            Self::OpenApi => "/v1/openapi.json",
+            Self::Live => "/v1/health/live",
+            Self::Ready => "/v1/health/ready",
+            Self::Metrics => "/metrics",
+            Self::Audit => "/v1/audit",
+            Self::Enclaves => "/v1/enclaves",
+            Self::Enclave(_) => "/v1/enclaves/{enclave}",
+            Self::Bulk(_, action) => match action {
+                BulkAction::Generate => "/v1/enclaves/{enclave}/bulk/generate",
+                BulkAction::Encrypt => "/v1/enclaves/{enclave}/bulk/encrypt",
+                BulkAction::Decrypt => "/v1/enclaves/{enclave}/bulk/decrypt",
+                BulkAction::Mac => "/v1/enclaves/{enclave}/bulk/mac",
+            },
+            Self::Keys(_) => "/v1/enclaves/{enclave}/keys",
+            Self::Key(..) => "/v1/enclaves/{enclave}/keys/{key}",
+            Self::KeyVersions(..) => "/v1/enclaves/{enclave}/keys/{key}/versions",
+            Self::KeyVersion(..) => "/v1/enclaves/{enclave}/keys/{key}/versions/{version}",
+            Self::KeyAction(_, _, action) => action.template(),
+            Self::Identities(Scope::System) => "/v1/identities",
+            Self::Identities(_) => "/v1/enclaves/{enclave}/identities",
+            Self::OwnIdentity(Scope::System) => "/v1/identities/self",
+            Self::OwnIdentity(_) => "/v1/enclaves/{enclave}/identities/self",
+            Self::Identity(Scope::System, _) => "/v1/identities/{identity}",
+            Self::Identity(..) => "/v1/enclaves/{enclave}/identities/{identity}",
+            Self::IdentityPolicy(Scope::System, _) => "/v1/identities/{identity}/policy",
+            Self::IdentityPolicy(..) => "/v1/enclaves/{enclave}/identities/{identity}/policy",
+            Self::IdentityCheck(Scope::System, _) => "/v1/identities/{identity}/check",
+            Self::IdentityCheck(..) => "/v1/enclaves/{enclave}/identities/{identity}/check",
+            Self::Policies(Scope::System) => "/v1/policies",
+            Self::Policies(_) => "/v1/enclaves/{enclave}/policies",
+            Self::Policy(Scope::System, _) => "/v1/policies/{policy}",
+            Self::Policy(..) => "/v1/enclaves/{enclave}/policies/{policy}",
         }
     }
 
-    /// Refuses methods that the path does not know.
-    pub(super) fn check_method(&self, method: &Method) -> Result<(), Refusal> {
-        if self
-            .methods()
-            .split(", ")
-            .any(|known| known == method.as_str())
-        {
-            Ok(())
-        } else {
-            Err(method_not_allowed(self.methods()))
-        }
-    }
-
-    /// The largest body of a request.
-    pub(super) fn body_bytes_max(&self, method: &Method) -> usize {
-        match self {
-            _ if method == Method::GET => 0,
-            Self::KeyAction(_, _, KeyAction::Encrypt | KeyAction::Decrypt) => SECRET_BODY,
-            Self::Policy(..) => POLICY_BODY,
-            _ => SMALL_BODY,
-        }
+    /// The operation that a method stands for here.
+    pub(super) fn operation(&self, method: &Method) -> Result<&'static Operation, Refusal> {
+        let found = operations::of_path(self.template())
+            .find(|operation| operation.method.as_str() == method.as_str());
+        found.ok_or_else(|| {
+            let known: Vec<_> = operations::of_path(self.template())
+                .map(|operation| operation.method.as_str())
+                .collect();
+            let known = known.join(", ");
+            let detail = format!("this path knows {known}");
+            let allow = HeaderValue::from_str(&known).expect("methods are words");
+            Refusal::new(Code::MethodNotAllowed, detail).allow(allow)
+        })
     }
 }
 
-pub(super) fn method_not_allowed(methods: &'static str) -> Refusal {
-    let detail = format!("this path knows {methods}");
-    Refusal::new(Code::MethodNotAllowed, detail).allow(HeaderValue::from_static(methods))
+impl KeyAction {
+    const fn template(self) -> &'static str {
+        match self {
+            Self::Import => "/v1/enclaves/{enclave}/keys/{key}/import",
+            Self::Export => "/v1/enclaves/{enclave}/keys/{key}/export",
+            Self::Enable => "/v1/enclaves/{enclave}/keys/{key}/enable",
+            Self::Disable => "/v1/enclaves/{enclave}/keys/{key}/disable",
+            Self::Restore => "/v1/enclaves/{enclave}/keys/{key}/restore",
+            Self::Rotation => "/v1/enclaves/{enclave}/keys/{key}/rotation",
+            Self::Generate => "/v1/enclaves/{enclave}/keys/{key}/generate",
+            Self::Encrypt => "/v1/enclaves/{enclave}/keys/{key}/encrypt",
+            Self::Decrypt => "/v1/enclaves/{enclave}/keys/{key}/decrypt",
+            Self::Mac => "/v1/enclaves/{enclave}/keys/{key}/mac",
+            Self::VerifyMac => "/v1/enclaves/{enclave}/keys/{key}/mac/verify",
+            Self::GenerateEpoch => "/v1/enclaves/{enclave}/keys/{key}/epochs/generate",
+            Self::OpenEpoch => "/v1/enclaves/{enclave}/keys/{key}/epochs/open",
+        }
+    }
 }
 
 pub(super) fn bad_name(e: NameError) -> Refusal {
@@ -166,6 +242,13 @@ pub(super) fn bad_name(e: NameError) -> Refusal {
 
 fn parse_enclave(text: &str) -> Result<EnclaveName, Refusal> {
     EnclaveName::parse(text).map_err(bad_name)
+}
+
+fn parse_version(text: &str) -> Result<KeyVersion, Refusal> {
+    text.parse().ok().and_then(KeyVersion::new).ok_or_else(|| {
+        let detail = "a key version is a number from 1";
+        Refusal::new(Code::BadRequest, detail)
+    })
 }
 
 fn parse_identity(text: &str) -> Result<Identity, Refusal> {
@@ -185,6 +268,9 @@ pub(super) struct Query {
     pub(super) identity: Option<String>,
     pub(super) operation: Option<String>,
     pub(super) enclave: Option<String>,
+    pub(super) after: Option<u64>,
+    pub(super) wait_seconds: Option<u64>,
+    pub(super) grace_seconds: Option<u64>,
 }
 
 impl Query {
@@ -204,10 +290,16 @@ impl Query {
                 "operation" => &mut query.operation,
                 "enclave" => &mut query.enclave,
                 "limit" => {
-                    let limit = value.parse().map_err(|_| {
-                        Refusal::new(Code::BadRequest, "the parameter limit must be a number")
-                    })?;
-                    query.limit = Some(limit);
+                    query.limit = Some(parse_number(name, &value)?);
+                    continue;
+                }
+                "after" | "wait_seconds" | "grace_seconds" => {
+                    let number = Some(parse_number(name, &value)?);
+                    match name {
+                        "after" => query.after = number,
+                        "wait_seconds" => query.wait_seconds = number,
+                        _ => query.grace_seconds = number,
+                    }
                     continue;
                 }
                 _ => continue,
@@ -216,6 +308,13 @@ impl Query {
         }
         Ok(query)
     }
+}
+
+fn parse_number<T: std::str::FromStr>(name: &str, text: &str) -> Result<T, Refusal> {
+    text.parse().map_err(|_| {
+        let detail = format!("the parameter {name} must be a number");
+        Refusal::new(Code::BadRequest, detail)
+    })
 }
 
 #[cfg(test)]
@@ -288,8 +387,8 @@ mod tests {
     #[test]
     fn unknown_methods_are_named_in_allow() {
         let route = Route::parse("/v1/enclaves/e/keys/k/disable").unwrap();
-        assert!(route.check_method(&Method::POST).is_ok());
-        let refused = route.check_method(&Method::GET).unwrap_err();
+        assert!(route.operation(&Method::POST).is_ok());
+        let refused = route.operation(&Method::GET).unwrap_err();
         assert_eq!(refused.code(), Code::MethodNotAllowed);
     }
 }
