@@ -79,6 +79,11 @@ pub fn kes_stored_key(input: &[u8]) {
     }
 }
 
+/// The body of a MinKMS request: frames, and messages in them.
+pub fn minkms_request(input: &[u8]) {
+    crate::wires::minkms::fuzz(input);
+}
+
 /// A line of the audit.
 pub fn audit_line(input: &[u8]) {
     fuzz_line(input);
@@ -116,6 +121,7 @@ mod tests {
         unversioned_ciphertext(input);
         policy_path(input);
         kes_request(input);
+        minkms_request(input);
         kes_stored_key(input);
         audit_line(input);
         row(input);

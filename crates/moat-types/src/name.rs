@@ -112,7 +112,7 @@ impl ObjectKey {
 }
 
 /// The name of a KMS key inside its enclave: 1 to 128 of `0-9 A-Z a-z . _ -`, beginning with a
-/// letter or digit. A superset of what KES and MinKMS document.
+/// letter, a digit or `_`. A superset of what KES and MinKMS document.
 #[derive(Clone, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct KeyName(Arc<str>);
 text_name!(KeyName);
@@ -147,8 +147,12 @@ fn parse_label(what: &'static str, text: &str) -> Result<Arc<str>, NameError> {
     if !(1..=128).contains(&bytes.len()) {
         return refuse(what, "must be 1 to 128 characters long");
     }
-    if !bytes[0].is_ascii_alphanumeric() {
-        return refuse(what, "must begin with a letter or digit");
+    if !bytes[0].is_ascii_alphanumeric() && bytes[0] != b'_' {
+        return refuse(what, "must begin with a letter, a digit or '_'");
+    }
+    // KES takes names that begin so, and refuses this one.
+    if text == "_" {
+        return refuse(what, "must not be '_' alone");
     }
     if !bytes
         .iter()
@@ -256,8 +260,10 @@ mod tests {
 
     #[test]
     fn key_names_cannot_hold_separators() {
-        assert!(KeyName::parse("tenant-a.key_1").is_ok());
-        for bad in ["", "-a", "a/b", "a:b", "a b", ".", &"k".repeat(129)] {
+        for good in ["tenant-a.key_1", "_key", "7"] {
+            assert!(KeyName::parse(good).is_ok(), "{good}");
+        }
+        for bad in ["", "_", "-a", "a/b", "a:b", "a b", ".", &"k".repeat(129)] {
             assert!(KeyName::parse(bad).is_err(), "{bad}");
         }
     }

@@ -472,7 +472,7 @@ fn only<T>(mut results: Vec<Result<T, Error>>) -> Result<T, Error> {
     results.pop().expect("a batch has as many results as items")
 }
 
-fn version_of<'a>(
+pub(super) fn version_of<'a>(
     name: &KeyName,
     row: &'a KeyRow,
     version: Option<KeyVersion>,

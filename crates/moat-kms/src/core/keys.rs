@@ -286,13 +286,34 @@ impl<M: MetaStore> Core<M> {
                 .authorize(caller, &scope, command, Some(name.as_str()))
                 .await?;
             let row = self.key(&access.enclave, enclave, name).await?;
-            let versions = row.versions.iter().map(|version| KeyVersionInfo {
-                version: version.number,
-                algorithm: version.algorithm,
-                created: version.created,
-                imported: version.imported,
-            });
+            let versions = row.versions.iter().map(describe_version);
             Ok(versions.collect())
+        }
+        .await;
+        trail.noted(result).await
+    }
+
+    /// Describes one version of a key; the latest if none is named.
+    ///
+    /// # Errors
+    /// `Error::KeyNotFound`, `Error::KeyVersionNotFound`.
+    pub async fn key_version_info(
+        &self,
+        caller: &Caller,
+        enclave: &EnclaveName,
+        name: &KeyName,
+        version: Option<KeyVersion>,
+    ) -> Result<KeyVersionInfo, Error> {
+        let (scope, command) = (Scope::Enclave(enclave.clone()), Command::KeyStatus);
+        let mut trail = self.trail(caller, &scope, command).key(name);
+        let result = async {
+            let access = self
+                .authorize(caller, &scope, command, Some(name.as_str()))
+                .await?;
+            let row = self.key(&access.enclave, enclave, name).await?;
+            let version = super::data::version_of(name, &row, version)?;
+            trail.version(version.number);
+            Ok(describe_version(version))
         }
         .await;
         trail.noted(result).await
@@ -555,6 +576,15 @@ fn check_material(import: &Import) -> Result<(), Error> {
         }
     }
     Ok(())
+}
+
+fn describe_version(version: &VersionRow) -> KeyVersionInfo {
+    KeyVersionInfo {
+        version: version.number,
+        algorithm: version.algorithm,
+        created: version.created,
+        imported: version.imported,
+    }
 }
 
 pub(super) fn describe(name: &KeyName, row: &KeyRow) -> KeyInfo {

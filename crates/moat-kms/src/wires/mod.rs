@@ -50,7 +50,7 @@ pub struct ServerInfo {
 }
 
 /// All fronts of a key manager as one service of a listener.
-pub struct KmsServer<M>(Front<M>);
+pub struct KmsServer<M>(Arc<Front<M>>);
 
 impl<M: MetaStore> KmsServer<M> {
     /// The fronts of `core`. Their listener must ask for client certificates
@@ -67,12 +67,13 @@ impl<M: MetaStore> KmsServer<M> {
         random: Arc<dyn Random>,
         enclave: EnclaveName,
     ) -> Self {
-        Self(Front {
+        Self(Arc::new(Front {
             core,
             info,
             random,
+            started: Instant::now(),
             kes: KesFront::new(enclave),
-        })
+        }))
     }
 }
 
@@ -115,6 +116,8 @@ pub(crate) struct Front<M> {
     pub(crate) core: Arc<Core<M>>,
     pub(crate) info: ServerInfo,
     pub(crate) random: Arc<dyn Random>,
+    /// When this server began to serve.
+    pub(crate) started: Instant,
     pub(crate) kes: KesFront,
 }
 

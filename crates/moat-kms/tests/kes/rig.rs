@@ -138,6 +138,17 @@ impl Rig {
         http: Http,
         versions: &[&'static rustls::SupportedProtocolVersion],
     ) -> Client {
+        let config = self.tls(credential, http, versions);
+        self.connect_by(config, http).await.0
+    }
+
+    /// How a client does TLS. Connections by the same value resume each other's sessions.
+    pub(crate) fn tls(
+        &self,
+        credential: Option<&Credential>,
+        http: Http,
+        versions: &[&'static rustls::SupportedProtocolVersion],
+    ) -> Arc<rustls::ClientConfig> {
         let mut roots = rustls::RootCertStore::empty();
         roots.add(self.ca.clone()).unwrap();
         let provider = Arc::new(rustls::crypto::aws_lc_rs::default_provider());
@@ -158,10 +169,21 @@ impl Rig {
             Http::One => b"http/1.1".to_vec(),
             Http::Two => b"h2".to_vec(),
         }];
+        Arc::new(config)
+    }
+
+    /// A connection, and whether it resumed a session.
+    pub(crate) async fn connect_by(
+        &self,
+        config: Arc<rustls::ClientConfig>,
+        http: Http,
+    ) -> (Client, bool) {
         let socket = tokio::net::TcpStream::connect(self.address).await.unwrap();
-        let connector = tokio_rustls::TlsConnector::from(Arc::new(config));
+        let connector = tokio_rustls::TlsConnector::from(config);
         let name = ServerName::try_from("127.0.0.1").unwrap();
-        let stream = TokioIo::new(connector.connect(name, socket).await.unwrap());
+        let stream = connector.connect(name, socket).await.unwrap();
+        let resumed = stream.get_ref().1.handshake_kind() == Some(rustls::HandshakeKind::Resumed);
+        let stream = TokioIo::new(stream);
         let sender = match http {
             Http::One => {
                 let (sender, connection) =
@@ -178,10 +200,11 @@ impl Rig {
                 Sender::Two(sender)
             }
         };
-        Client {
+        let client = Client {
             sender,
             enclave: None,
-        }
+        };
+        (client, resumed)
     }
 }
 
@@ -254,7 +277,7 @@ pub(crate) enum Http {
     Two,
 }
 
-type RequestBody = http_body_util::combinators::BoxBody<Bytes, std::convert::Infallible>;
+pub(crate) type RequestBody = http_body_util::combinators::BoxBody<Bytes, std::convert::Infallible>;
 
 enum Sender {
     One(hyper::client::conn::http1::SendRequest<RequestBody>),
@@ -340,7 +363,12 @@ impl Client {
         }
     }
 
-    async fn open(&mut self, method: &str, path: &str, body: RequestBody) -> Response<Incoming> {
+    pub(crate) async fn open(
+        &mut self,
+        method: &str,
+        path: &str,
+        body: RequestBody,
+    ) -> Response<Incoming> {
         let uri = match self.sender {
             Sender::One(_) => path.to_owned(),
             Sender::Two(_) => format!("https://127.0.0.1{path}"),
