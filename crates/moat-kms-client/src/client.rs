@@ -142,6 +142,7 @@ impl Client {
             roots: config.roots,
             identity,
             insecure: config.insecure,
+            ..ClientTlsConfig::default()
         })?;
         let http = HttpClient::new(moat_net::ClientConfig {
             tls: Some(tls),

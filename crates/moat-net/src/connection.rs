@@ -2,6 +2,7 @@
 
 use std::convert::Infallible;
 use std::future::Future;
+use std::io;
 use std::net::SocketAddr;
 use std::pin::Pin;
 use std::sync::Arc;
@@ -15,12 +16,14 @@ use hyper::server::conn::{http1, http2};
 use hyper::service::service_fn;
 use hyper_util::rt::{TokioExecutor, TokioIo, TokioTimer};
 use metrics::counter;
+use tokio::io::AsyncReadExt as _;
 use tokio::net::TcpStream;
 
 use crate::activity::{Activity, Verdict};
+use crate::listener::ProxyProtocolFrom;
 use crate::socket::Socket;
 use crate::tls::{Handshake, ServerTls};
-use crate::{Body, BoxError, ClientKey, Drain, Limits, Peer, Service};
+use crate::{Body, BoxError, ClientKey, Drain, Limits, Peer, Service, proxy_protocol};
 
 /// What hyper may hold per connection of unread or unsent bytes; also how much it asks of a read.
 const BUFFER_BYTES: usize = 256 * 1024;
@@ -37,17 +40,41 @@ pub(crate) struct Shared<S> {
     pub(crate) tls: Option<ServerTls>,
     pub(crate) limits: Limits,
     pub(crate) drain: Drain,
+    pub(crate) proxy_protocol: Option<ProxyProtocolFrom>,
 }
 
 /// Serves `stream` until it ends, by itself or because of a limit or the drain.
 pub(crate) async fn serve<S: Service>(
     shared: &Arc<Shared<S>>,
-    stream: TcpStream,
+    mut stream: TcpStream,
     addr: SocketAddr,
 ) {
     let Ok(local) = stream.local_addr() else {
         return;
     };
+    let (mut addr, mut local) = (addr, local);
+    if let Some(from) = &shared.proxy_protocol
+        && from(addr.ip())
+    {
+        let header = read_proxy_header(&mut stream);
+        match tokio::time::timeout(shared.limits.handshake_timeout, header).await {
+            Ok(Ok(Some(addresses))) => (addr, local) = addresses,
+            Ok(Ok(None)) => {}
+            refused => {
+                let problem = refused.map_or_else(
+                    |_| "it took too long".into(),
+                    |header| {
+                        header
+                            .err()
+                            .map_or_else(String::new, |error| error.to_string())
+                    },
+                );
+                counter!("moat_net_connections_cut_total", "reason" => "proxy_header").increment(1);
+                tracing::debug!(peer = %addr, problem, "no PROXY header");
+                return;
+            }
+        }
+    }
     // Answers are written whole, so Nagle's wait for more would only delay them.
     let _ = stream.set_nodelay(true);
     let activity = Arc::new(Activity::new());
@@ -81,6 +108,31 @@ pub(crate) async fn serve<S: Service>(
         serve_http2(shared, *stream, peer, activity).await;
     } else {
         serve_http1(shared, *stream, peer, activity).await;
+    }
+}
+
+/// Takes the PROXY header from a connection's beginning, and no byte more. `None`: the sender speaks
+/// for itself.
+async fn read_proxy_header(stream: &mut TcpStream) -> io::Result<Option<(SocketAddr, SocketAddr)>> {
+    let mut taken = Vec::new();
+    let mut piece = [0; proxy_protocol::HEADER_BYTES_MAX];
+    loop {
+        let present = stream.peek(&mut piece).await?;
+        if present == 0 {
+            return Err(io::ErrorKind::UnexpectedEof.into());
+        }
+        let before = taken.len();
+        taken.extend_from_slice(&piece[..present]);
+        let (complete, bytes) = match proxy_protocol::parse(&taken) {
+            Ok(header) => (Some(header.addresses), header.bytes - before),
+            // All that is there belongs to the header.
+            Err(proxy_protocol::ParseError::Incomplete) => (None, present),
+            Err(error) => return Err(io::Error::new(io::ErrorKind::InvalidData, error)),
+        };
+        stream.read_exact(&mut piece[..bytes]).await?;
+        if let Some(addresses) = complete {
+            return Ok(addresses);
+        }
     }
 }
 

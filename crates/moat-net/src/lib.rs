@@ -23,6 +23,7 @@ pub mod limits;
 mod listener;
 mod open_files;
 mod peer;
+pub mod proxy_protocol;
 mod request_id;
 mod socket;
 
@@ -31,7 +32,7 @@ pub use client::{ClientConfig, ClientError, ClientErrorKind, Endpoint, HttpClien
 pub use drain::Drain;
 pub use error::Error;
 pub use limits::Limits;
-pub use listener::{Listener, ListenerConfig, Service};
+pub use listener::{Listener, ListenerConfig, ProxyProtocolFrom, Service};
 pub use open_files::raise_open_files_limit;
 pub use peer::{ClientKey, Peer};
 pub use request_id::request_id;

@@ -2,7 +2,7 @@
 
 use std::future::Future;
 use std::io;
-use std::net::SocketAddr;
+use std::net::{IpAddr, SocketAddr};
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -47,12 +47,16 @@ pub struct ListenerConfig {
     pub limits: Limits,
 }
 
+/// Tells whether connections from an address begin with a PROXY header.
+pub type ProxyProtocolFrom = Arc<dyn Fn(IpAddr) -> bool + Send + Sync>;
+
 /// A bound listener that does not accept yet.
 pub struct Listener {
     socket: TcpListener,
     local: SocketAddr,
     tls: Option<ServerTls>,
     limits: Limits,
+    proxy_protocol: Option<ProxyProtocolFrom>,
 }
 
 impl Listener {
@@ -63,6 +67,25 @@ impl Listener {
     pub fn bind(config: ListenerConfig) -> Result<Self, Error> {
         let address = config.address;
         let socket = listen(address).map_err(|source| bind_error(address, source))?;
+        Self::of(socket, config)
+    }
+
+    /// Takes over a socket that listens already, as systemd hands one over. `config.address` is only
+    /// for messages. Must be called inside a tokio runtime.
+    ///
+    /// # Errors
+    /// `Error::Listen` if it is no such socket.
+    pub fn take_over(socket: std::net::TcpListener, config: ListenerConfig) -> Result<Self, Error> {
+        let address = config.address;
+        let socket = socket
+            .set_nonblocking(true)
+            .and_then(|()| TcpListener::from_std(socket))
+            .map_err(|source| Error::Listen { address, source })?;
+        Self::of(socket, config)
+    }
+
+    fn of(socket: TcpListener, config: ListenerConfig) -> Result<Self, Error> {
+        let address = config.address;
         let local = socket
             .local_addr()
             .map_err(|source| bind_error(address, source))?;
@@ -71,7 +94,16 @@ impl Listener {
             local,
             tls: config.tls,
             limits: config.limits,
+            proxy_protocol: None,
         })
+    }
+
+    /// Demands a PROXY header of connections from these addresses, and believes it. Others begin as
+    /// usual.
+    #[must_use]
+    pub fn with_proxy_protocol(mut self, from: ProxyProtocolFrom) -> Self {
+        self.proxy_protocol = Some(from);
+        self
     }
 
     /// The address that is bound, with the real port.
@@ -90,6 +122,7 @@ impl Listener {
             tls: self.tls,
             limits: self.limits,
             drain: drain.clone(),
+            proxy_protocol: self.proxy_protocol,
         });
         let slots = Arc::new(Semaphore::new(shared.limits.connections_max));
         let label = self.local.to_string();

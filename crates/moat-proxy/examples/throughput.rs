@@ -75,7 +75,7 @@ async fn respond(dir: &str) {
 
 async fn proxy(dir: &str, upstream: &str) {
     let mut config = Config::new(vec![Upstream::parse(upstream).unwrap()]);
-    config.tls = Some(client_tls(dir));
+    config.sites[0].tls = Some(client_tls(dir));
     listen(dir, Arc::new(Proxy::new(config).unwrap())).await;
 }
 

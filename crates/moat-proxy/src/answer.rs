@@ -24,6 +24,8 @@ pub(crate) enum Refusal {
     NoUpstream,
     /// The upstream took the request and gave no answer; it may have acted on it.
     NoAnswer,
+    /// The upstream took the request and is silent, for longer than any request takes.
+    Timeout,
     /// The client's own body failed.
     IncompleteBody,
     /// The request has a form that can't be passed on.
@@ -47,6 +49,13 @@ impl Refusal {
                     "The storage endpoint closed the connection before it answered. Try again.",
                 );
                 return (StatusCode::BAD_GATEWAY, error);
+            }
+            Self::Timeout => {
+                let error = S3Error::new(
+                    ErrorCode::ServiceUnavailable,
+                    "The storage endpoint does not answer. Try again.",
+                );
+                return (StatusCode::GATEWAY_TIMEOUT, error);
             }
             Self::IncompleteBody => ErrorCode::IncompleteBody.into(),
             Self::BadRequest => ErrorCode::InvalidRequest.into(),
@@ -127,6 +136,7 @@ mod tests {
             (Refusal::CustomerKeyOnPlain, false),
             (Refusal::NoUpstream, true),
             (Refusal::NoAnswer, true),
+            (Refusal::Timeout, true),
             (Refusal::IncompleteBody, false),
             (Refusal::BadRequest, false),
         ] {

@@ -1,81 +1,136 @@
 //! Bodies on their way through: counted, timed, and tied to what their end means.
 
 use std::pin::Pin;
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::task::{Context, Poll, ready};
 use std::time::Duration;
 
 use bytes::Bytes;
-use http::{Method, StatusCode};
 use http_body::{Body as HttpBody, Frame, SizeHint};
 use hyper::body::Incoming;
-use metrics::Counter;
-use moat_net::access_log::{self, Access};
-use moat_net::{Body, BoxError, IdleTimeoutBody, Peer};
+use moat_net::{Body, BoxError, IdleTimeoutBody};
 use tokio::time::Instant;
 
+use crate::backend::Backend;
+use crate::config::REPLAY_BYTES_MAX;
 use crate::expect::Gate;
 use crate::proxy::Flight;
+use crate::record::Record;
+use crate::watch::Watch;
 
-/// A client's body, which can be taken back as long as nothing of it was asked for.
+/// A client's body, which can be sent from its beginning again as long as nobody got all of it.
 ///
-/// A request may fail after its head was sent but before its body was: on a connection that the
-/// upstream had closed meanwhile, or while it waits for `100 Continue`. No upstream can have acted
-/// on such a request, so it may be sent again, if the body is still there.
+/// An upstream can't have acted on a request whose body it did not get whole. So after a failure the
+/// request may be sent to another one, if what was sent is still there: always before anything was
+/// asked for, and while all that was is in the bounded buffer.
 #[derive(Clone)]
-pub(crate) struct RequestBody(Arc<Mutex<Option<Incoming>>>);
+pub(crate) struct RequestBody(Arc<Mutex<Shared>>);
+
+struct Shared {
+    source: IdleTimeoutBody<Incoming>,
+    hint: SizeHint,
+    /// What was taken from the source; `None` if that became too much.
+    kept: Option<Vec<Bytes>>,
+    kept_bytes: usize,
+    /// Whether the end, or what may be the end, was handed out.
+    ended: bool,
+    moved: Instant,
+}
 
 impl RequestBody {
-    pub(crate) fn new(body: Incoming) -> Self {
-        Self(Arc::new(Mutex::new(Some(body))))
+    pub(crate) fn new(body: Incoming, idle: Duration) -> Self {
+        Self(Arc::new(Mutex::new(Shared {
+            hint: body.size_hint(),
+            source: IdleTimeoutBody::new(body, idle),
+            kept: Some(Vec::new()),
+            kept_bytes: 0,
+            ended: false,
+            moved: Instant::now(),
+        })))
     }
 
-    fn take(&self) -> Option<Incoming> {
-        self.0.lock().unwrap_or_else(PoisonError::into_inner).take()
+    fn shared(&self) -> MutexGuard<'_, Shared> {
+        self.0.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// Whether nothing of the body was asked for yet.
-    pub(crate) fn is_untouched(&self) -> bool {
-        self.0
-            .lock()
-            .unwrap_or_else(PoisonError::into_inner)
-            .is_some()
+    /// Whether nobody can have got all of it, and all of it can be sent once more.
+    pub(crate) fn can_begin_anew(&self) -> bool {
+        let shared = self.shared();
+        shared.kept.is_some() && !shared.ended
     }
 
-    /// The body for one attempt.
-    pub(crate) fn attempt(
-        &self,
-        hint: SizeHint,
-        gate: Option<Gate>,
-        idle: Duration,
-        bytes: Counter,
-    ) -> Body {
+    /// When a byte of it last moved on.
+    pub(crate) fn moved(&self) -> Instant {
+        self.shared().moved
+    }
+
+    /// The body for one attempt, from its beginning.
+    pub(crate) fn attempt(&self, gate: Option<Gate>, backend: &Arc<Backend>) -> Body {
         Body::stream(Attempt {
             source: self.clone(),
-            hint,
             gate,
-            idle,
-            bytes,
-            running: None,
+            backend: Arc::clone(backend),
+            frames: 0,
+            bytes: 0,
         })
     }
 }
 
 struct Attempt {
     source: RequestBody,
-    /// Of the whole body; it must be known before the body is taken.
-    hint: SizeHint,
     gate: Option<Gate>,
-    idle: Duration,
-    bytes: Counter,
-    running: Option<IdleTimeoutBody<Incoming>>,
+    backend: Arc<Backend>,
+    /// Frames handed out by this attempt.
+    frames: usize,
+    bytes: u64,
 }
 
-/// A second attempt reached for a body that the first had begun to send. That is prevented before,
-/// by [`RequestBody::is_untouched`]; if it weren't, the request fails instead of being sent empty.
+/// A second attempt reached for a body whose beginning is gone. That is prevented before, by
+/// [`RequestBody::can_begin_anew`]; if it weren't, the request fails instead of being sent in part.
 #[derive(Debug, thiserror::Error)]
 #[error("the body was already sent to another endpoint")]
 struct BodyTaken;
+
+impl Shared {
+    fn poll_next(
+        &mut self,
+        given: usize,
+        cx: &mut Context<'_>,
+    ) -> Poll<Option<Result<Frame<Bytes>, BoxError>>> {
+        match &self.kept {
+            Some(kept) => {
+                if let Some(bytes) = kept.get(given) {
+                    return Poll::Ready(Some(Ok(Frame::data(bytes.clone()))));
+                }
+            }
+            // More than the buffer holds was taken, so whoever begins has missed it.
+            None if given == 0 => return Poll::Ready(Some(Err(BodyTaken.into()))),
+            None => {}
+        }
+        let frame = ready!(Pin::new(&mut self.source).poll_frame(cx));
+        self.moved = Instant::now();
+        match &frame {
+            Some(Ok(frame)) => match frame.data_ref() {
+                Some(data) => self.keep(data),
+                // Trailers are the end.
+                None => self.ended = true,
+            },
+            Some(Err(_)) => {}
+            None => self.ended = true,
+        }
+        self.ended |= self.source.is_end_stream();
+        Poll::Ready(frame)
+    }
+
+    fn keep(&mut self, data: &Bytes) {
+        self.kept_bytes += data.len();
+        if self.kept_bytes > REPLAY_BYTES_MAX {
+            self.kept = None;
+        } else if let Some(kept) = &mut self.kept {
+            kept.push(data.clone());
+        }
+    }
+}
 
 impl HttpBody for Attempt {
     type Data = Bytes;
@@ -90,92 +145,64 @@ impl HttpBody for Attempt {
             ready!(gate.poll_open(cx));
             this.gate = None;
         }
-        let body = match &mut this.running {
-            Some(body) => body,
-            None => {
-                let Some(body) = this.source.take() else {
-                    return Poll::Ready(Some(Err(BodyTaken.into())));
-                };
-                this.running.insert(IdleTimeoutBody::new(body, this.idle))
-            }
-        };
-        let frame = ready!(Pin::new(body).poll_frame(cx));
+        let frame = ready!(this.source.shared().poll_next(this.frames, cx));
         if let Some(Ok(frame)) = &frame
             && let Some(data) = frame.data_ref()
         {
-            this.bytes.increment(data.len() as u64);
+            this.frames += 1;
+            this.bytes += data.len() as u64;
+            this.backend.meters.sent(data.len() as u64);
         }
         Poll::Ready(frame)
     }
 
     fn is_end_stream(&self) -> bool {
-        self.running.as_ref().is_some_and(HttpBody::is_end_stream)
+        let shared = self.source.shared();
+        let all_given = shared
+            .kept
+            .as_ref()
+            .is_none_or(|kept| kept.len() == self.frames);
+        shared.ended && all_given
     }
 
     fn size_hint(&self) -> SizeHint {
-        match &self.running {
-            Some(body) => body.size_hint(),
-            None => self.hint,
+        let hint = self.source.shared().hint;
+        match hint.exact() {
+            Some(bytes) => SizeHint::with_exact(bytes.saturating_sub(self.bytes)),
+            None => SizeHint::default(),
         }
     }
 }
 
 /// An upstream's answer on its way to the client. The request is over when this is dropped.
 pub(crate) struct AnswerBody {
-    body: IdleTimeoutBody<Body>,
+    body: Body,
+    watch: Watch,
     bytes: u64,
-    bytes_metric: Counter,
+    ended: bool,
     flight: Flight,
-    line: Option<Box<Line>>,
+    record: Option<Box<Record>>,
 }
 
-/// What the access line says, kept until the answer has ended.
-pub(crate) struct Line {
-    pub(crate) peer: Arc<Peer>,
-    pub(crate) request_id: String,
-    pub(crate) method: Method,
-    pub(crate) path: String,
-    pub(crate) query: Option<String>,
-    pub(crate) status: StatusCode,
-    pub(crate) bytes_in: u64,
-    pub(crate) began: Instant,
-}
-
-impl Line {
-    pub(crate) fn log(&self, bytes_out: u64) {
-        let access = Access {
-            request_id: &self.request_id,
-            method: &self.method,
-            path: &self.path,
-            query: self.query.as_deref(),
-            status: self.status,
-            bytes_in: self.bytes_in,
-            bytes_out,
-            duration: self.began.elapsed(),
-        };
-        access.log(&self.peer);
-    }
-
-    /// Nothing, if nobody reads access lines.
-    pub(crate) fn if_enabled(make: impl FnOnce() -> Self) -> Option<Box<Self>> {
-        access_log::enabled().then(|| Box::new(make()))
-    }
-}
+/// The answer's body stood still for too long, or its endpoint is gone.
+#[derive(Debug, thiserror::Error)]
+#[error("the endpoint sent nothing of its answer for {} s", .0.as_secs())]
+struct AnswerStalled(Duration);
 
 impl AnswerBody {
     pub(crate) fn new(
         body: Body,
-        idle: Duration,
-        bytes_metric: Counter,
+        watch: Watch,
         flight: Flight,
-        line: Option<Box<Line>>,
+        record: Option<Box<Record>>,
     ) -> Self {
         Self {
-            body: IdleTimeoutBody::new(body, idle),
+            ended: body.is_end_stream(),
+            body,
+            watch,
             bytes: 0,
-            bytes_metric,
             flight,
-            line,
+            record,
         }
     }
 }
@@ -189,17 +216,31 @@ impl HttpBody for AnswerBody {
         cx: &mut Context<'_>,
     ) -> Poll<Option<Result<Frame<Bytes>, BoxError>>> {
         let this = self.get_mut();
-        let frame = ready!(Pin::new(&mut this.body).poll_frame(cx));
+        let frame = match Pin::new(&mut this.body).poll_frame(cx) {
+            Poll::Ready(frame) => {
+                this.watch.moved();
+                frame
+            }
+            Poll::Pending => {
+                let waited = ready!(this.watch.poll(cx));
+                Some(Err(AnswerStalled(waited).into()))
+            }
+        };
         match &frame {
             Some(Ok(frame)) => {
-                let bytes = frame.data_ref().map_or(0, |data| data.len() as u64);
-                this.bytes += bytes;
-                this.bytes_metric.increment(bytes);
+                if let Some(data) = frame.data_ref() {
+                    this.bytes += data.len() as u64;
+                    this.flight.backend.meters.received(data.len() as u64);
+                    if let Some(record) = &mut this.record {
+                        record.body_of_answer(data);
+                    }
+                }
+                this.ended = this.body.is_end_stream();
             }
             // The client can't be told any more: its connection is cut, so that it sees that the
-            // body is not whole.
-            Some(Err(_)) => this.flight.failed_in_body(),
-            None => {}
+            // body is not whole. Says nothing about the next request, so it ejects nobody.
+            Some(Err(_)) => this.flight.backend.meters.failed(),
+            None => this.ended = true,
         }
         Poll::Ready(frame)
     }
@@ -215,8 +256,8 @@ impl HttpBody for AnswerBody {
 
 impl Drop for AnswerBody {
     fn drop(&mut self) {
-        if let Some(line) = &self.line {
-            line.log(self.bytes);
+        if let Some(record) = self.record.take() {
+            record.write(self.bytes, self.ended);
         }
     }
 }

@@ -1,5 +1,7 @@
 //! Why a proxy could not be set up.
 
+use crate::ellipses::PatternError;
+
 /// A configuration that no proxy can run with.
 #[derive(Debug, thiserror::Error)]
 #[non_exhaustive]
@@ -23,4 +25,12 @@ pub enum Error {
     /// A URL that is not an endpoint.
     #[error(transparent)]
     Endpoint(#[from] moat_net::Error),
+    /// A range of endpoints that is not understood.
+    #[error(transparent)]
+    Pattern(#[from] PatternError),
+    /// A word behind an endpoint.
+    #[error(
+        "{0:?} is not an option of an endpoint: use weight=1 to weight=256, or zone=NAME, as in https://store.example:9000 weight=2"
+    )]
+    EndpointOption(String),
 }

@@ -1,99 +1,148 @@
 //! One request from the client's head to the head of the answer: choose, send, try again where
 //! that is safe.
 
+use std::future::{Future, poll_fn};
+use std::pin::pin;
 use std::sync::Arc;
+use std::task::Poll;
 
 use http::request::Parts;
-use http::{Method, Request, Response};
+use http::{Method, Request, Response, StatusCode};
 use http_body::Body as _;
 use hyper::body::Incoming;
-use moat_net::{Body, ClientError, ClientErrorKind, Peer, request_id};
+use moat_net::client::Preface;
+use moat_net::{Body, ClientError, ClientErrorKind, Peer, proxy_protocol, request_id};
 use tokio::time::Instant;
 
 use crate::answer::Refusal;
-use crate::body::{AnswerBody, Line, RequestBody};
-use crate::config::ATTEMPTS_MAX;
+use crate::body::{AnswerBody, RequestBody};
+use crate::config::{ATTEMPTS_MAX, CONNECT_ATTEMPTS_WITHIN, ProxyProtocol};
 use crate::expect::{Continue, Gate, expects_continue};
-use crate::proxy::{Flight, Site};
-use crate::{headers, plain};
+use crate::health::Outcome;
+use crate::observe::Class;
+use crate::proxy::{Flight, State};
+use crate::record::Record;
+use crate::watch::Watch;
+use crate::{headers, mode, plain};
 
 /// Answers one request.
 pub(crate) async fn answer(
-    site: &Arc<Site>,
+    state: &Arc<State>,
     peer: &Arc<Peer>,
     request: Request<Incoming>,
 ) -> Response<Body> {
     let began = Instant::now();
     let (mut head, body) = request.into_parts();
     if !peer.tls && plain::carries_customer_key(&head.headers) {
-        return refuse(site, peer, &head, began, Refusal::CustomerKeyOnPlain);
+        return refuse(state, peer, &head, began, Refusal::CustomerKeyOnPlain);
     }
     if head.method == Method::CONNECT {
-        return refuse(site, peer, &head, began, Refusal::BadRequest);
+        return refuse(state, peer, &head, began, Refusal::BadRequest);
     }
     headers::strip_hop_by_hop(&mut head.headers);
-    headers::set_forwarded(&mut head.headers, &head.uri, peer);
-    let mut attempts = Attempts::new(site, body);
+    headers::set_forwarded(
+        &mut head.headers,
+        &head.uri,
+        peer,
+        &state.config.trusted_proxies,
+    );
+    if let Err(refusal) = mode::before_sending(state.config.mode, &mut head) {
+        return refuse(state, peer, &head, began, refusal);
+    }
+    let mut attempts = Attempts::new(state, peer, body, began);
     match attempts.run(&head).await {
         Ok((response, flight)) => {
-            let line = Line::if_enabled(|| line(site, peer, &head, &response, began));
-            relay(site, peer, &head.method, response, flight, line, began)
+            let record = Record::if_wanted(&state.config, peer, &head, &response, began);
+            let record = record.map(|mut record| {
+                record.answered_by(&flight, attempts.sends);
+                record
+            });
+            relay(state, peer, &head.method, response, flight, record)
         }
-        Err(refusal) => refuse(site, peer, &head, began, refusal),
+        Err(refusal) => refuse(state, peer, &head, began, refusal),
     }
 }
 
 /// The endpoints that one request is tried on.
 struct Attempts<'a> {
-    site: &'a Arc<Site>,
+    state: &'a State,
+    peer: &'a Peer,
+    began: Instant,
     /// `None` if the request has no body.
     body: Option<RequestBody>,
-    hint: http_body::SizeHint,
-    tried: Vec<usize>,
+    tried: Vec<u64>,
+    /// How often it was sent, and how often of these something of it may have arrived.
     sends: usize,
+    arrivals: usize,
     replayed: bool,
 }
 
+/// Why an attempt came to nothing.
+enum Failure {
+    /// No answer.
+    Error(ClientError),
+    /// None within all reason, or from an endpoint that answers not even probes.
+    GaveUp,
+}
+
 impl<'a> Attempts<'a> {
-    fn new(site: &'a Arc<Site>, body: Incoming) -> Self {
-        let hint = body.size_hint();
+    fn new(state: &'a State, peer: &'a Peer, body: Incoming, began: Instant) -> Self {
+        let has_body = !body.is_end_stream();
+        state.budget.earn();
         Self {
-            site,
-            body: (!body.is_end_stream()).then(|| RequestBody::new(body)),
-            hint,
+            state,
+            peer,
+            began,
+            body: has_body.then(|| RequestBody::new(body, state.config.body_idle_timeout)),
             tried: Vec::new(),
             sends: 0,
+            arrivals: 0,
             replayed: false,
         }
     }
 
     async fn run(&mut self, head: &Parts) -> Result<(Response<Body>, Flight), Refusal> {
-        let mut sent = false;
         loop {
-            let Some(flight) = Flight::begin(self.site, &self.tried) else {
-                return Err(if sent {
+            let Some(flight) = self.state.begin(&self.tried) else {
+                return Err(if self.arrivals > 0 {
                     Refusal::NoAnswer
                 } else {
                     Refusal::NoUpstream
                 });
             };
-            let endpoint = self.site.endpoint(&flight);
-            endpoint.meters.requests.increment(1);
             self.sends += 1;
             let request = self.request(head, &flight);
-            let error = match self.site.client.send(&endpoint.endpoint, request).await {
+            let sent_at = Instant::now();
+            let failure = match self.send(&head.method, &flight, request).await {
                 Ok(response) => {
-                    flight.answered(&response);
+                    answered(&flight, &head.method, &response, sent_at);
                     return Ok((response, flight));
                 }
-                Err(error) => error,
+                Err(failure) => failure,
             };
-            flight.failed(&error);
-            sent |= !error.nothing_sent();
-            if !self.may_try_again(&head.method, &error, flight.index()) {
-                return Err(refusal_of(&error));
+            flight.backend.meters.failed();
+            let (may, refusal) = match &failure {
+                Failure::Error(error) => {
+                    tracing::debug!(endpoint = %flight.backend.upstream.endpoint, %error, "no answer");
+                    flight.site.failed(&flight.backend, error);
+                    (
+                        self.may_try_again(&head.method, error, flight.backend.id),
+                        refusal_of(error),
+                    )
+                }
+                Failure::GaveUp => {
+                    let reason = "it gives no answer";
+                    flight.site.served(&flight.backend, Outcome::Failed, reason);
+                    (
+                        self.may_replay_read(&head.method, flight.backend.id),
+                        Refusal::Timeout,
+                    )
+                }
+            };
+            if !may {
+                return Err(refusal);
             }
-            endpoint.meters.retries.increment(1);
+            flight.backend.meters.retried();
         }
     }
 
@@ -103,22 +152,56 @@ impl<'a> Attempts<'a> {
         *request.method_mut() = head.method.clone();
         *request.uri_mut() = head.uri.clone();
         *request.headers_mut() = head.headers.clone();
+        if let Some(version) = self.state.config.send_proxy_protocol {
+            let addresses = Some((self.peer.addr, self.peer.local));
+            request.extensions_mut().insert(Preface(match version {
+                ProxyProtocol::V1 => proxy_protocol::encode_v1(addresses),
+                ProxyProtocol::V2 => proxy_protocol::encode_v2(addresses),
+            }));
+        }
         if let Some(body) = &self.body {
             let gate = expects_continue(&head.headers).then(|| {
                 let signal = Continue::default();
                 signal.listen(&mut request);
                 Gate::new(signal)
             });
-            let idle = self.site.config.body_idle_timeout;
-            let bytes = self.site.endpoint(flight).meters.rx_bytes.clone();
-            *request.body_mut() = body.attempt(self.hint, gate, idle, bytes);
+            *request.body_mut() = body.attempt(gate, &flight.backend);
         }
+        flight.backend.meters.sent(headers::bytes_of(&head.headers));
         request
     }
 
+    /// Sends one attempt and waits for the head of its answer, as long as there is hope.
+    async fn send(
+        &self,
+        method: &Method,
+        flight: &Flight,
+        request: Request<Body>,
+    ) -> Result<Response<Body>, Failure> {
+        let config = &self.state.config;
+        let limit = if method.is_safe() {
+            config.read_timeout
+        } else {
+            config.write_timeout
+        };
+        let mut watch = Watch::new(&flight.backend, config.liveness_check_every, limit);
+        let client = &flight.site.client;
+        let mut answer = pin!(client.send(&flight.backend.endpoint, request));
+        poll_fn(|cx| {
+            if let Poll::Ready(outcome) = answer.as_mut().poll(cx) {
+                return Poll::Ready(outcome.map_err(Failure::Error));
+            }
+            if let Some(body) = &self.body {
+                watch.moved_at(body.moved());
+            }
+            watch.poll(cx).map(|_| Err(Failure::GaveUp))
+        })
+        .await
+    }
+
     /// Whether the request may be sent once more after `error`, given that none may act on it twice.
-    fn may_try_again(&mut self, method: &Method, error: &ClientError, failed: usize) -> bool {
-        if error.kind() == ClientErrorKind::Request || self.sends >= ATTEMPTS_MAX {
+    fn may_try_again(&mut self, method: &Method, error: &ClientError, failed: u64) -> bool {
+        if error.kind() == ClientErrorKind::Request {
             return false;
         }
         if !error.reused() {
@@ -126,28 +209,70 @@ impl<'a> Attempts<'a> {
             self.tried.push(failed);
         }
         if error.nothing_sent() {
-            return self.body_is_whole();
+            // Costs no endpoint anything, so all may be tried, in a time that clients wait for.
+            return self.body_is_whole() && self.began.elapsed() < CONNECT_ATTEMPTS_WITHIN;
         }
-        if error.kind() != ClientErrorKind::Closed {
+        self.arrivals += 1;
+        if self.arrivals >= ATTEMPTS_MAX {
             return false;
         }
-        match &self.body {
-            // Of a body that was not begun, whoever got the head can't have acted on it.
-            Some(body) => body.is_untouched(),
-            // A read does no harm twice. For other requests, a kept connection that ends without an
-            // answer is nearly always the upstream's idle timeout: worth one more try, not two.
-            None if method.is_safe() => true,
-            None => {
+        let safe = match (error.kind(), &self.body) {
+            // A body of which a part is missing: whoever got the rest can't have acted on it.
+            (ClientErrorKind::Closed, Some(body)) => body.can_begin_anew(),
+            // A read does no harm twice.
+            (ClientErrorKind::Closed | ClientErrorKind::BadAnswer, None) if method.is_safe() => {
+                if error.kind() == ClientErrorKind::BadAnswer {
+                    self.tried.push(failed);
+                }
+                true
+            }
+            // For other requests, a kept connection that ends without an answer is nearly always the
+            // upstream's idle timeout: worth one more try, not two.
+            (ClientErrorKind::Closed, None) => {
                 error.reused()
                     && method.is_idempotent()
                     && !std::mem::replace(&mut self.replayed, true)
             }
+            _ => false,
+        };
+        safe && self.within_budget()
+    }
+
+    fn may_replay_read(&mut self, method: &Method, failed: u64) -> bool {
+        self.tried.push(failed);
+        self.arrivals += 1;
+        self.body.is_none()
+            && method.is_safe()
+            && self.arrivals < ATTEMPTS_MAX
+            && self.within_budget()
+    }
+
+    fn within_budget(&self) -> bool {
+        let within = self.state.budget.spend();
+        if !within {
+            metrics::counter!("moat_proxy_retry_budget_exhausted_total").increment(1);
         }
+        within
     }
 
     fn body_is_whole(&self) -> bool {
-        self.body.as_ref().is_none_or(RequestBody::is_untouched)
+        self.body.as_ref().is_none_or(RequestBody::can_begin_anew)
     }
+}
+
+/// Takes note of an answer.
+fn answered(flight: &Flight, method: &Method, response: &Response<Body>, sent_at: Instant) {
+    let (status, meters) = (response.status(), &flight.backend.meters);
+    meters.answered(Class::of(method), sent_at.elapsed(), status);
+    meters.received(headers::bytes_of(response.headers()));
+    let outcome = if status == StatusCode::SERVICE_UNAVAILABLE {
+        Outcome::Busy
+    } else {
+        Outcome::Answered
+    };
+    flight
+        .site
+        .served(&flight.backend, outcome, "it answers 503 again and again");
 }
 
 fn refusal_of(error: &ClientError) -> Refusal {
@@ -161,27 +286,26 @@ fn refusal_of(error: &ClientError) -> Refusal {
 
 /// Passes the upstream's answer on.
 fn relay(
-    site: &Arc<Site>,
+    state: &State,
     peer: &Arc<Peer>,
     method: &Method,
     response: Response<Body>,
     flight: Flight,
-    line: Option<Box<Line>>,
-    began: Instant,
+    record: Option<Box<Record>>,
 ) -> Response<Body> {
+    let config = &state.config;
     let (mut head, body) = response.into_parts();
     headers::strip_hop_by_hop(&mut head.headers);
-    if !peer.tls && site.config.hide_key_id_on_plain {
+    if !peer.tls && config.hide_key_id_on_plain {
         plain::hide_key_id(method, &mut head.headers);
     }
-    let meters = &site.endpoint(&flight).meters;
-    meters.seconds.record(began.elapsed().as_secs_f64());
-    let bytes = meters.tx_bytes.clone();
     let mut answer = Response::new(Body::empty());
     *answer.status_mut() = head.status;
     *answer.headers_mut() = head.headers;
     let ended = body.is_end_stream();
-    let body = AnswerBody::new(body, site.config.body_idle_timeout, bytes, flight, line);
+    let check_every = config.liveness_check_every;
+    let watch = Watch::new(&flight.backend, check_every, config.body_idle_timeout);
+    let body = AnswerBody::new(body, watch, flight, record);
     if ended {
         // Nothing will be polled: the request ends here.
         drop(body);
@@ -192,13 +316,13 @@ fn relay(
 }
 
 fn refuse(
-    site: &Site,
+    state: &State,
     peer: &Arc<Peer>,
     head: &Parts,
     began: Instant,
     refusal: Refusal,
 ) -> Response<Body> {
-    let id = request_id(&*site.config.random);
+    let id = request_id(&*state.config.random);
     let response = refusal.response(&head.method, head.uri.path(), &id);
     metrics::counter!("moat_proxy_refusals_total", "status" => response.status().as_str().to_owned())
         .increment(1);
@@ -208,37 +332,8 @@ fn refuse(
         status = response.status().as_u16(),
         "answered in the upstream's place"
     );
-    let line = Line::if_enabled(|| Line {
-        request_id: id,
-        ..line(site, peer, head, &response, began)
-    });
-    if let Some(line) = line {
-        line.log(response.body().size_hint().exact().unwrap_or(0));
+    if let Some(record) = Record::if_wanted(&state.config, peer, head, &response, began) {
+        record.write(response.body().size_hint().exact().unwrap_or(0), true);
     }
     response
-}
-
-fn line(
-    site: &Site,
-    peer: &Arc<Peer>,
-    head: &Parts,
-    response: &Response<Body>,
-    began: Instant,
-) -> Line {
-    let given = response.headers().get("x-amz-request-id");
-    let length = head.headers.get(http::header::CONTENT_LENGTH);
-    Line {
-        peer: Arc::clone(peer),
-        request_id: given
-            .and_then(|id| id.to_str().ok())
-            .map_or_else(|| request_id(&*site.config.random), str::to_owned),
-        method: head.method.clone(),
-        path: head.uri.path().to_owned(),
-        query: head.uri.query().map(str::to_owned),
-        status: response.status(),
-        bytes_in: length
-            .and_then(|length| length.to_str().ok()?.parse().ok())
-            .unwrap_or(0),
-        began,
-    }
 }

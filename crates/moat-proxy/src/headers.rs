@@ -3,13 +3,16 @@
 //!
 //! Duplicates, the order of values and empty values stay: signatures cover them.
 
+use std::net::{IpAddr, SocketAddr};
+
 use http::header::{
     CONNECTION, CONTENT_LENGTH, FORWARDED, HOST, HeaderName, PROXY_AUTHENTICATE,
     PROXY_AUTHORIZATION, TE, TRANSFER_ENCODING, UPGRADE,
 };
 use http::{HeaderMap, HeaderValue, Uri};
-
 use moat_net::Peer;
+
+use crate::config::Network;
 
 const KEEP_ALIVE: HeaderName = HeaderName::from_static("keep-alive");
 const PROXY_CONNECTION: HeaderName = HeaderName::from_static("proxy-connection");
@@ -17,6 +20,8 @@ const FORWARDED_FOR: HeaderName = HeaderName::from_static("x-forwarded-for");
 const FORWARDED_HOST: HeaderName = HeaderName::from_static("x-forwarded-host");
 const FORWARDED_PROTO: HeaderName = HeaderName::from_static("x-forwarded-proto");
 const REAL_IP: HeaderName = HeaderName::from_static("x-real-ip");
+/// Proxies on one way that are taken note of. A header may hold thousands of made-up ones.
+const HOPS_MAX: usize = 32;
 
 /// Removes the fields that are about one connection only.
 ///
@@ -72,16 +77,34 @@ fn named_by_connection(headers: &HeaderMap) -> Vec<HeaderName> {
         .collect()
 }
 
-/// Says who asked, through which door, under which name. The client's own values are dropped: the
-/// store trusts these headers because they come from here.
-pub(crate) fn set_forwarded(headers: &mut HeaderMap, uri: &Uri, peer: &Peer) {
-    headers.remove(FORWARDED);
+/// Says who asked, through which door, under which name.
+///
+/// Values of the peer itself are dropped: the store trusts these headers because they come from here.
+/// Only where the peer is a trusted proxy are its values kept, with its own address added to the way.
+pub(crate) fn set_forwarded(headers: &mut HeaderMap, uri: &Uri, peer: &Peer, trusted: &[Network]) {
     // The form that a dual-stack socket gives to IPv4 peers would match no rule written for IPv4.
-    let address = peer.addr.ip().to_canonical().to_string();
-    let address = HeaderValue::from_str(&address).expect("an IP address is visible ASCII");
-    headers.insert(REAL_IP, address.clone());
-    headers.insert(FORWARDED_FOR, address);
-    headers.insert(FORWARDED_PROTO, HeaderValue::from_static(peer.scheme()));
+    let address = peer.addr.ip().to_canonical();
+    let from_proxy = trusted.iter().any(|network| network.contains(address));
+    let said = if from_proxy {
+        way_of(headers)
+    } else {
+        Vec::new()
+    };
+    let client = client_on(&said, trusted).unwrap_or(address);
+    let way: Vec<String> = said
+        .into_iter()
+        .chain([address])
+        .map(|one| one.to_string())
+        .collect();
+    headers.remove(FORWARDED);
+    headers.insert(REAL_IP, of_text(&client.to_string()));
+    headers.insert(FORWARDED_FOR, of_text(&way.join(", ")));
+    if !from_proxy || !headers.contains_key(FORWARDED_PROTO) {
+        headers.insert(FORWARDED_PROTO, HeaderValue::from_static(peer.scheme()));
+    }
+    if from_proxy && headers.contains_key(FORWARDED_HOST) {
+        return;
+    }
     let host = headers.get(HOST).cloned().or_else(|| {
         let authority = uri.authority()?.as_str();
         HeaderValue::from_str(authority).ok()
@@ -90,6 +113,56 @@ pub(crate) fn set_forwarded(headers: &mut HeaderMap, uri: &Uri, peer: &Peer) {
         Some(host) => drop(headers.insert(FORWARDED_HOST, host)),
         None => drop(headers.remove(FORWARDED_HOST)),
     }
+}
+
+fn of_text(addresses: &str) -> HeaderValue {
+    HeaderValue::from_str(addresses).expect("IP addresses and commas are visible ASCII")
+}
+
+/// The addresses of `X-Forwarded-For`, the nearest last. What is no address ends the way: nothing
+/// before it can be vouched for.
+fn way_of(headers: &HeaderMap) -> Vec<IpAddr> {
+    let mut way = Vec::new();
+    let values = headers.get_all(FORWARDED_FOR).iter();
+    for part in values.flat_map(|value| value.as_bytes().split(|byte| *byte == b',')) {
+        let part = std::str::from_utf8(part).unwrap_or_default().trim();
+        match address_of(part) {
+            Some(address) => way.push(address),
+            None => way.clear(),
+        }
+    }
+    let surplus = way.len().saturating_sub(HOPS_MAX);
+    way.split_off(surplus)
+}
+
+/// An address, or one with a port as some balancers write it.
+fn address_of(text: &str) -> Option<IpAddr> {
+    let plain: Option<IpAddr> = text.parse().ok();
+    let with_port = || text.parse().ok().map(|socket: SocketAddr| socket.ip());
+    plain.or_else(with_port).map(|ip| ip.to_canonical())
+}
+
+/// The first address from behind that is no proxy of ours: what lies before it, the client may have
+/// made up.
+fn client_on(way: &[IpAddr], trusted: &[Network]) -> Option<IpAddr> {
+    let is_proxy = |address: &IpAddr| trusted.iter().any(|network| network.contains(*address));
+    let client = way.iter().rev().find(|address| !is_proxy(address));
+    client.or(way.first()).copied()
+}
+
+/// The client's address as [`set_forwarded`] found it; the peer's, before that.
+pub(crate) fn client_of(headers: &HeaderMap, peer: &Peer) -> IpAddr {
+    let found = headers
+        .get(REAL_IP)
+        .and_then(|value| value.to_str().ok()?.parse().ok());
+    found.unwrap_or_else(|| peer.addr.ip().to_canonical())
+}
+
+/// Names and values, as a measure of a head's size.
+pub(crate) fn bytes_of(headers: &HeaderMap) -> u64 {
+    let each = headers.iter();
+    each.map(|(name, value)| (name.as_str().len() + value.len()) as u64)
+        .sum()
 }
 
 #[cfg(test)]
@@ -166,7 +239,7 @@ mod tests {
             "[::ffff:10.0.0.9]:5".parse().unwrap(),
             "10.0.0.1:8091".parse().unwrap(),
         );
-        set_forwarded(&mut headers, &Uri::from_static("/b/k"), &peer);
+        set_forwarded(&mut headers, &Uri::from_static("/b/k"), &peer, &[]);
         assert_eq!(
             headers,
             map(&[
@@ -176,6 +249,47 @@ mod tests {
                 ("x-forwarded-proto", "http"),
                 ("x-forwarded-host", "bucket.s3.example:8091"),
             ])
+        );
+    }
+
+    #[test]
+    fn a_trusted_proxy_is_believed_as_far_as_its_own_kind_reaches() {
+        let trusted = [Network::parse("10.0.0.0/8").unwrap()];
+        let check = |said: &[(&str, &str)], client: &str, way: &str, proto: &str| {
+            let mut headers = map(said);
+            headers.insert("host", "h".parse().unwrap());
+            let peer = Peer::plain("10.0.0.9:5".parse().unwrap(), "10.0.0.1:1".parse().unwrap());
+            set_forwarded(&mut headers, &Uri::from_static("/"), &peer, &trusted);
+            assert_eq!(headers["x-real-ip"], client, "{said:?}");
+            assert_eq!(headers["x-forwarded-for"], way, "{said:?}");
+            assert_eq!(headers["x-forwarded-proto"], proto, "{said:?}");
+            assert_eq!(client_of(&headers, &peer).to_string(), client);
+        };
+        check(&[], "10.0.0.9", "10.0.0.9", "http");
+        check(
+            &[
+                ("x-forwarded-for", "192.0.2.1"),
+                ("x-forwarded-proto", "https"),
+            ],
+            "192.0.2.1",
+            "192.0.2.1, 10.0.0.9",
+            "https",
+        );
+        // The client made the first one up; the second is what our own proxy saw.
+        check(
+            &[("x-forwarded-for", "1.1.1.1, 192.0.2.1, 10.0.0.7")],
+            "192.0.2.1",
+            "1.1.1.1, 192.0.2.1, 10.0.0.7, 10.0.0.9",
+            "http",
+        );
+        check(
+            &[
+                ("x-forwarded-for", "1.1.1.1, unknown"),
+                ("x-forwarded-for", "192.0.2.1:80"),
+            ],
+            "192.0.2.1",
+            "192.0.2.1, 10.0.0.9",
+            "http",
         );
     }
 }

@@ -3,19 +3,27 @@
 //! An endpoint begins as usable, so that a proxy that starts before its first probe returned answers
 //! no 503; requests that meet a dead endpoint are tried on the next one. A reload keeps that property.
 
-use std::sync::Arc;
 use std::time::Duration;
 
-use http::header::CONNECTION;
-use http::{HeaderValue, Method, Request, StatusCode, Uri};
-use moat_net::{Body, ClientErrorKind};
-use moat_types::Random;
-use tokio::task::JoinHandle;
+use moat_net::ClientErrorKind;
 
 use crate::HealthConfig;
 use crate::balance::Standing;
-use crate::config::EJECT_AFTER;
-use crate::proxy::Site;
+use crate::config::{EJECT_AFTER, EJECT_AFTER_BUSY, EJECTION_MAX};
+
+/// Good answers in a row after which earlier ejections are forgotten.
+const FORGIVEN_AFTER: u32 = 100;
+
+/// What a request says of its endpoint.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Outcome {
+    /// An answer, whatever it says.
+    Answered,
+    /// An answer of 503: too much to do, or parts are missing.
+    Busy,
+    /// No answer, by the endpoint's fault.
+    Failed,
+}
 
 /// What is known of one endpoint's health.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
@@ -27,6 +35,11 @@ pub struct Health {
     against: u32,
     /// Requests in a row that failed by the endpoint's fault.
     failures: u32,
+    /// Answers of 503 in a row.
+    busy: u32,
+    /// Ejections since it last worked for a while.
+    ejections: u32,
+    answered: u32,
 }
 
 impl Health {
@@ -53,33 +66,58 @@ impl Health {
             (false, Standing::Ejected) => 1,
             (false, _) => config.fall,
         };
-        // The first probe decides at once: nothing speaks for the state that was assumed.
-        if self.against >= needed || first {
+        // The first probe decides at once, unless requests have: nothing else speaks for the state that
+        // was assumed.
+        if self.against >= needed || (first && self.standing != Standing::Ejected) {
             self.turn(wanted)
         } else {
             None
         }
     }
 
-    /// Takes the result of a real request: whether it failed by the endpoint's fault. Returns the new
-    /// standing if it changed.
-    pub fn served(&mut self, failed: bool) -> Option<Standing> {
-        if !failed {
-            self.failures = 0;
-            return None;
+    /// Takes the outcome of a real request. Returns the new standing if it changed. `spare`: whether
+    /// the site can do without this endpoint for a while; it can't do without many that are busy.
+    pub fn served(&mut self, outcome: Outcome, spare: bool) -> Option<Standing> {
+        match outcome {
+            Outcome::Answered => {
+                (self.failures, self.busy) = (0, 0);
+                self.answered += 1;
+                if self.answered >= FORGIVEN_AFTER {
+                    (self.answered, self.ejections) = (0, 0);
+                }
+                return None;
+            }
+            Outcome::Busy => {
+                self.failures = 0;
+                self.busy += 1;
+            }
+            Outcome::Failed => self.failures += 1,
         }
-        self.failures += 1;
-        if self.failures >= EJECT_AFTER && self.is_up() {
+        self.answered = 0;
+        let burst = self.busy >= EJECT_AFTER_BUSY && spare;
+        if (self.failures >= EJECT_AFTER || burst) && self.is_up() {
+            self.ejections += 1;
             self.turn(Standing::Ejected)
         } else {
             None
         }
     }
 
+    /// How long an ejected endpoint waits for the probe that may bring it back: longer each time, or an
+    /// endpoint that answers probes but no requests would come and go.
+    pub fn quarantine(&self, config: &HealthConfig) -> Duration {
+        let doublings = self.ejections.saturating_sub(1).min(16);
+        config
+            .interval_down
+            .saturating_mul(1 << doublings)
+            .min(EJECTION_MAX.max(config.interval_down))
+    }
+
     fn turn(&mut self, standing: Standing) -> Option<Standing> {
         self.standing = standing;
         self.against = 0;
         self.failures = 0;
+        self.busy = 0;
         Some(standing)
     }
 }
@@ -97,79 +135,6 @@ pub(crate) fn is_endpoints_fault(kind: ClientErrorKind, reused: bool) -> bool {
     }
 }
 
-/// Stops probing when dropped.
-pub(crate) struct Probers(Vec<JoinHandle<()>>);
-
-impl Drop for Probers {
-    fn drop(&mut self) {
-        for prober in &self.0 {
-            prober.abort();
-        }
-    }
-}
-
-/// Probes all endpoints of a site, each in a task of its own.
-pub(crate) fn probe_all(site: &Arc<Site>) -> Probers {
-    let spawn = |index| tokio::spawn(probe_for_ever(Arc::clone(site), index));
-    Probers((0..site.endpoints.len()).map(spawn).collect())
-}
-
-async fn probe_for_ever(site: Arc<Site>, index: usize) {
-    let config = &site.config.health;
-    loop {
-        let outcome = probe(&site, index).await;
-        site.probed(index, outcome);
-        let every = |up| {
-            if up {
-                config.interval
-            } else {
-                config.interval_down
-            }
-        };
-        let up = site.is_up(index);
-        tokio::select! {
-            () = tokio::time::sleep(jittered(every(up), &*site.config.random)) => {}
-            // Ejected meanwhile: the long wait for a healthy endpoint no longer fits. It still waits
-            // a while, or an endpoint that answers probes but no requests would come and go.
-            () = site.endpoints[index].ejected.notified() => {
-                tokio::time::sleep(jittered(config.interval_down, &*site.config.random)).await;
-            }
-        }
-    }
-}
-
-/// `Err` says why the endpoint is not well.
-async fn probe(site: &Site, index: usize) -> Result<(), String> {
-    let config = &site.config.health;
-    let mut request = Request::new(Body::empty());
-    *request.method_mut() = Method::GET;
-    *request.uri_mut() = config
-        .path
-        .parse::<Uri>()
-        .map_err(|error| error.to_string())?;
-    // A connection of its own: a probe shall also see whether new connections are accepted.
-    request
-        .headers_mut()
-        .insert(CONNECTION, HeaderValue::from_static("close"));
-    let answer = site
-        .probe_client
-        .send(&site.endpoints[index].endpoint, request);
-    match tokio::time::timeout(config.timeout, answer).await {
-        Ok(Ok(response)) if response.status() == StatusCode::OK => Ok(()),
-        Ok(Ok(response)) => Err(format!("its health path answers {}", response.status())),
-        Ok(Err(error)) => Err(error.to_string()),
-        Err(_) => Err(format!("no answer to a probe in {:?}", config.timeout)),
-    }
-}
-
-/// `base` and up to a quarter more.
-fn jittered(base: Duration, random: &dyn Random) -> Duration {
-    let mut bytes = [0; 2];
-    random.fill(&mut bytes);
-    let share = f64::from(u16::from_le_bytes(bytes)) / f64::from(u16::MAX);
-    base.mul_f64(1.0 + share / 4.0)
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -180,6 +145,10 @@ mod tests {
             rise: 2,
             ..HealthConfig::default()
         }
+    }
+
+    fn fails(health: &mut Health, times: u32) -> Option<Standing> {
+        (0..times).fold(None, |_, _| health.served(Outcome::Failed, true))
     }
 
     #[test]
@@ -204,15 +173,12 @@ mod tests {
     #[test]
     fn requests_eject_only_after_failures_in_a_row() {
         let mut health = Health::default();
-        for _ in 1..EJECT_AFTER {
-            assert_eq!(health.served(true), None);
-        }
-        assert_eq!(health.served(false), None);
-        for _ in 1..EJECT_AFTER {
-            assert_eq!(health.served(true), None);
-        }
-        assert_eq!(health.served(true), Some(Standing::Ejected));
-        assert_eq!(health.served(true), None);
+        assert_eq!(fails(&mut health, EJECT_AFTER - 1), None);
+        assert_eq!(health.served(Outcome::Answered, true), None);
+        assert_eq!(fails(&mut health, EJECT_AFTER - 1), None);
+        assert_eq!(fails(&mut health, 1), Some(Standing::Ejected));
+        assert_eq!(fails(&mut health, 1), None);
+        assert_eq!(health.probed(true, &config()), None);
         assert_eq!(health.probed(true, &config()), Some(Standing::Up));
     }
 
@@ -220,11 +186,41 @@ mod tests {
     fn a_probe_settles_what_requests_began() {
         let mut health = Health::default();
         assert_eq!(health.probed(true, &config()), None);
-        for _ in 1..EJECT_AFTER {
-            assert_eq!(health.served(true), None);
-        }
-        assert_eq!(health.served(true), Some(Standing::Ejected));
+        assert_eq!(fails(&mut health, EJECT_AFTER), Some(Standing::Ejected));
         assert_eq!(health.probed(false, &config()), Some(Standing::Down));
+    }
+
+    #[test]
+    fn only_a_burst_of_busy_answers_ejects_and_only_if_others_remain() {
+        let mut health = Health::default();
+        let busy = |health: &mut Health, times, spare| {
+            (0..times).fold(None, |_, _| health.served(Outcome::Busy, spare))
+        };
+        assert_eq!(busy(&mut health, EJECT_AFTER_BUSY - 1, true), None);
+        assert_eq!(health.served(Outcome::Answered, true), None);
+        assert_eq!(busy(&mut health, EJECT_AFTER_BUSY * 3, false), None);
+        assert_eq!(busy(&mut health, 1, true), Some(Standing::Ejected));
+    }
+
+    #[test]
+    fn each_ejection_lasts_longer_until_it_worked_for_a_while() {
+        let config = HealthConfig {
+            rise: 1,
+            ..config()
+        };
+        let mut health = Health::default();
+        let mut lasts = Vec::new();
+        for _ in 0..8 {
+            fails(&mut health, EJECT_AFTER);
+            lasts.push(health.quarantine(&config).as_secs());
+            assert_eq!(health.probed(true, &config), Some(Standing::Up));
+        }
+        assert_eq!(lasts, [1, 2, 4, 8, 16, 30, 30, 30]);
+        for _ in 0..FORGIVEN_AFTER {
+            health.served(Outcome::Answered, true);
+        }
+        fails(&mut health, EJECT_AFTER);
+        assert_eq!(health.quarantine(&config).as_secs(), 1);
     }
 
     #[test]

@@ -2,29 +2,46 @@
 //!
 //! Host, path, query, headers and body reach the upstream as the client sent and signed them; only
 //! hop-by-hop headers are removed and `X-Forwarded-*` set. Each request goes to the endpoint with
-//! the fewest requests in flight ([`balance`]); endpoints are probed ([`health`]) and set aside after
-//! failures of their own; a request is tried elsewhere only when no endpoint can have acted on it.
+//! the fewest requests in flight ([`balance`]) of the first site that is up; endpoints are probed and
+//! set aside after failures of their own ([`health`]); a request is tried elsewhere only when no
+//! endpoint can have acted on it.
 //!
 //! The two rules for plain listeners live here because the proxy owns those listeners: customer keys
 //! (SSE-C) are refused before a byte goes upstream, and HEAD answers lose the KMS key id, which is
 //! what lets SDK v1 clients rename on an http endpoint.
 //!
-//! Knows nothing about credentials and signatures, holds no body, and keeps no state on disk.
+//! Knows nothing about credentials and signatures, holds no body beyond a small replay buffer, and
+//! keeps no state on disk.
 
 pub mod balance;
 pub mod config;
+pub mod ellipses;
 pub mod health;
+pub mod status;
+pub mod trace;
 
+mod admin;
 mod answer;
+mod backend;
 mod body;
+mod budget;
 mod error;
 mod exchange;
 mod expect;
 mod headers;
+mod mode;
 mod observe;
 mod plain;
+mod probe;
 mod proxy;
+mod record;
+mod resolve;
+mod sidekick;
+mod site;
+mod watch;
 
-pub use config::{Config, HealthConfig, Upstream};
+pub use admin::Admin;
+pub use config::{Config, HealthConfig, Mode, Network, SiteConfig, Upstream};
 pub use error::Error;
 pub use proxy::Proxy;
+pub use status::Status;

@@ -1,23 +1,25 @@
-//! The proxy as a service, and the state that its requests share.
+//! The proxy as a service, its sites in their order, and its reload.
 
 use std::collections::HashSet;
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering::Relaxed};
 
+use arc_swap::ArcSwap;
 use http::{Request, Response};
 use hyper::body::Incoming;
-use moat_net::{Body, ClientConfig, ClientError, Endpoint, HttpClient, Peer, Service};
-use tokio::sync::Notify;
+use moat_net::{Body, Peer, Service};
 
-use crate::balance::{Balancer, Standing};
-use crate::health::{self, Health, Probers};
-use crate::observe::Meters;
-use crate::{Config, Error, exchange};
+use crate::backend::Backend;
+use crate::budget::Budget;
+use crate::site::Site;
+use crate::status::{self, Status};
+use crate::{Config, Error, SiteConfig, exchange, sidekick};
 
-/// A transparent load balancer. One value serves TLS and plain listeners at once; what differs is
-/// decided by [`Peer::tls`].
+/// A load balancer. One value serves TLS and plain listeners at once; what differs is decided by
+/// [`Peer::tls`].
 pub struct Proxy {
-    site: Arc<Site>,
-    _probers: Probers,
+    state: ArcSwap<State>,
+    draining: AtomicBool,
 }
 
 impl Proxy {
@@ -28,221 +30,199 @@ impl Proxy {
     /// What in `config` no proxy can run with.
     pub fn new(config: Config) -> Result<Self, Error> {
         check(&config)?;
-        let site = Arc::new(Site::new(config));
-        let probers = health::probe_all(&site);
+        let state = State::new(config, None);
+        state.start();
         Ok(Self {
-            site,
-            _probers: probers,
+            state: ArcSwap::from_pointee(state),
+            draining: AtomicBool::new(false),
         })
     }
 
-    /// Whether at least one endpoint is up: the proxy's own readiness.
-    pub fn is_ready(&self) -> bool {
-        self.site.balancer.any_up()
+    /// Takes another configuration into use. Endpoints that are in both keep what is known of them, so
+    /// that there is no moment without one that is up; requests that run are not touched.
+    ///
+    /// # Errors
+    /// What in `config` no proxy can run with; then nothing changes.
+    pub fn reload(&self, config: Config) -> Result<(), Error> {
+        check(&config)?;
+        let before = self.state.load_full();
+        // First, so that no probe of the old ones speaks after those of the new ones.
+        before.stop();
+        let state = State::new(config, Some(&before));
+        state.start();
+        self.state.store(Arc::new(state));
+        Ok(())
     }
 
-    /// Each endpoint, whether it is up, and its requests in flight.
-    pub fn status(&self) -> Vec<(Endpoint, bool, usize)> {
-        let loads = self.site.balancer.loads();
-        let endpoints = self.site.endpoints.iter();
-        endpoints
-            .zip(loads)
-            .map(|(one, load)| {
-                (
-                    one.endpoint.clone(),
-                    load.standing == Standing::Up,
-                    load.in_flight,
-                )
-            })
-            .collect()
+    /// Whether requests can be served: at least one endpoint is up, and the proxy is not about to end.
+    pub fn is_ready(&self) -> bool {
+        !self.draining.load(Relaxed) && self.is_up()
+    }
+
+    /// Whether at least one endpoint is up.
+    pub fn is_up(&self) -> bool {
+        self.state.load().sites.iter().any(|site| site.is_up())
+    }
+
+    /// Has [`Self::is_ready`] say no from now on, so that balancers before this one look elsewhere.
+    pub fn begin_to_drain(&self) {
+        self.draining.store(true, Relaxed);
+    }
+
+    /// What is known of all endpoints.
+    pub fn status(&self) -> Status {
+        status::of(&self.state.load(), self.is_ready())
+    }
+
+    /// What `/v1/certificates` answers.
+    pub fn shown_certificate(&self) -> Option<String> {
+        let state = self.state.load();
+        let paths = state.config.sidekick_paths.as_ref()?;
+        paths.certificate.clone()
+    }
+
+    /// All metrics, those of the process and those under Sidekick's names.
+    pub fn metrics(&self) -> String {
+        let mut text = moat_net::metrics::render();
+        text.push_str(&sidekick::metrics(&self.state.load()));
+        text
+    }
+}
+
+impl Drop for Proxy {
+    fn drop(&mut self) {
+        self.state.load().stop();
     }
 }
 
 impl Service for Proxy {
     async fn call(&self, peer: &Arc<Peer>, request: Request<Incoming>) -> Response<Body> {
-        exchange::answer(&self.site, peer, request).await
+        let state = self.state.load_full();
+        if let Some(paths) = &state.config.sidekick_paths
+            && let Some(answer) = sidekick::answer(self, paths, &request)
+        {
+            return answer;
+        }
+        exchange::answer(&state, peer, request).await
     }
 }
 
 fn check(config: &Config) -> Result<(), Error> {
-    if config.upstreams.is_empty() {
+    if config.sites.is_empty() {
+        return Err(Error::NoUpstreams);
+    }
+    // One endpoint may stand in several sites: the same cluster, asked another health path.
+    config.sites.iter().try_for_each(check_site)
+}
+
+fn check_site(site: &SiteConfig) -> Result<(), Error> {
+    if site.upstreams.is_empty() {
         return Err(Error::NoUpstreams);
     }
     let mut seen = HashSet::new();
-    for upstream in &config.upstreams {
+    for upstream in &site.upstreams {
         let endpoint = &upstream.endpoint;
         if !seen.insert(endpoint) {
             return Err(Error::DuplicateUpstream(endpoint.to_string()));
         }
-        if endpoint.is_tls() && config.tls.is_none() {
+        if endpoint.is_tls() && site.tls.is_none() {
             return Err(Error::NoTls(endpoint.to_string()));
         }
-    }
-    let path = &config.health.path;
-    if !path.starts_with('/') || path.parse::<http::Uri>().is_err() {
-        return Err(Error::HealthPath(path.clone()));
+        let path = format!("{}{}", upstream.health_prefix, site.health.path);
+        if !path.starts_with('/') || path.parse::<http::Uri>().is_err() {
+            return Err(Error::HealthPath(path));
+        }
     }
     Ok(())
 }
 
-/// Endpoints that serve the same buckets, and how requests reach them.
-pub(crate) struct Site {
+/// What requests share until the next reload.
+pub(crate) struct State {
     pub(crate) config: Config,
-    pub(crate) endpoints: Vec<EndpointState>,
-    pub(crate) client: HttpClient,
-    /// Keeps no connections, see [`health`].
-    pub(crate) probe_client: HttpClient,
-    balancer: Balancer,
+    pub(crate) sites: Vec<Arc<Site>>,
+    pub(crate) budget: Budget,
+    /// The site that took the last request; only for the log.
+    active: AtomicUsize,
 }
 
-/// One endpoint and what is known of it, apart from its load.
-pub(crate) struct EndpointState {
-    pub(crate) endpoint: Endpoint,
-    pub(crate) meters: Meters,
-    pub(crate) ejected: Notify,
-    health: Mutex<Health>,
-}
-
-impl Site {
-    fn new(config: Config) -> Self {
-        let state = |upstream: &crate::Upstream| EndpointState {
-            meters: Meters::new(&upstream.endpoint),
-            endpoint: upstream.endpoint.clone(),
-            ejected: Notify::new(),
-            health: Mutex::default(),
-        };
-        let client = ClientConfig {
-            tls: config.tls.clone(),
-            connect_timeout: config.connect_timeout,
-            ..ClientConfig::default()
-        };
-        let probe_client = ClientConfig {
-            idle_max: 0,
-            ..client.clone()
+impl State {
+    fn new(config: Config, before: Option<&Self>) -> Self {
+        let site = |index: usize| {
+            let same_place = before.and_then(|state| state.sites.get(index));
+            Arc::new(Site::new(
+                index + 1,
+                &config,
+                same_place.map(|site| &**site),
+            ))
         };
         Self {
-            endpoints: config.upstreams.iter().map(state).collect(),
-            client: HttpClient::new(client),
-            probe_client: HttpClient::new(probe_client),
-            balancer: Balancer::new(config.upstreams.len()),
+            sites: (0..config.sites.len()).map(site).collect(),
+            budget: Budget::new(),
+            active: AtomicUsize::new(0),
             config,
         }
     }
 
-    pub(crate) fn endpoint(&self, flight: &Flight) -> &EndpointState {
-        &self.endpoints[flight.index]
+    fn start(&self) {
+        self.sites.iter().for_each(Site::start);
     }
 
-    pub(crate) fn is_up(&self, index: usize) -> bool {
-        self.with_health(index, |health| health.is_up())
+    fn stop(&self) {
+        self.sites.iter().for_each(|site| site.stop());
     }
 
-    fn with_health<T>(&self, index: usize, act: impl FnOnce(&mut Health) -> T) -> T {
-        let health = &self.endpoints[index].health;
-        act(&mut health.lock().unwrap_or_else(PoisonError::into_inner))
-    }
-
-    /// Takes the outcome of a probe.
-    pub(crate) fn probed(&self, index: usize, outcome: Result<(), String>) {
-        let endpoint = &self.endpoints[index];
-        if outcome.is_err() {
-            endpoint.meters.health_errors.increment(1);
+    /// Chooses an endpoint that was not tried yet: of the first site that is up and settled, else of the
+    /// first that is up, else of the first that has an endpoint left to try.
+    pub(crate) fn begin(&self, tried: &[u64]) -> Option<Flight> {
+        if let [only] = &*self.sites {
+            return Flight::begin(only, tried);
         }
-        self.with_health(index, |health| {
-            let change = health.probed(outcome.is_ok(), &self.config.health);
-            self.apply(index, change, outcome.err().as_deref());
-        });
-    }
-
-    /// Takes the outcome of a request.
-    fn served(&self, index: usize, failure: Option<&ClientError>) {
-        self.with_health(index, |health| {
-            let change = health.served(failure.is_some());
-            let reason = failure
-                .filter(|_| change.is_some())
-                .map(ToString::to_string);
-            self.apply(index, change, reason.as_deref());
-        });
-    }
-
-    /// Called with the endpoint's health locked, so that changes take effect in their order.
-    fn apply(&self, index: usize, change: Option<Standing>, reason: Option<&str>) {
-        let Some(standing) = change else {
-            return;
-        };
-        let state = &self.endpoints[index];
-        let endpoint = &state.endpoint;
-        self.balancer.set_standing(index, standing);
-        match standing {
-            Standing::Up => {
-                state.meters.up.set(1.0);
-                tracing::info!(%endpoint, "endpoint is up");
-            }
-            Standing::Ejected => {
-                state.meters.up.set(0.0);
-                state.ejected.notify_one();
-                tracing::warn!(%endpoint, reason, "endpoint fails requests and is set aside");
-            }
-            Standing::Down => {
-                state.meters.up.set(0.0);
-                self.client.close_idle(endpoint);
-                tracing::warn!(%endpoint, reason, "endpoint is down");
+        let rules: [fn(&Site) -> bool; 3] = [Site::is_settled, Site::is_up, |_| true];
+        for rule in rules {
+            let may = self.sites.iter().filter(|site| rule(site));
+            if let Some(flight) = may.clone().find_map(|site| Flight::begin(site, tried)) {
+                self.note_active(flight.site.number);
+                return Some(flight);
             }
         }
+        None
+    }
+
+    fn note_active(&self, site: usize) {
+        let before = self.active.swap(site, Relaxed);
+        if before != site && before != 0 {
+            tracing::warn!(from = before, to = site, "requests go to another site");
+        }
+    }
+
+    /// The site that new requests go to, as far as one look tells.
+    pub(crate) fn active(&self) -> Option<usize> {
+        let first = |rule: fn(&Site) -> bool| self.sites.iter().find(|site| rule(site));
+        let site = first(Site::is_settled).or_else(|| first(Site::is_up))?;
+        Some(site.number)
     }
 }
 
-/// One request on one endpoint, counted until this is dropped.
+/// One request on one backend, counted until this is dropped.
 pub(crate) struct Flight {
-    site: Arc<Site>,
-    index: usize,
+    pub(crate) site: Arc<Site>,
+    pub(crate) backend: Arc<Backend>,
 }
 
 impl Flight {
-    /// Chooses an endpoint that was not tried yet. `None` if none is up.
-    pub(crate) fn begin(site: &Arc<Site>, tried: &[usize]) -> Option<Self> {
-        let index = site.balancer.begin(tried, &*site.config.random)?;
-        site.endpoints[index].meters.in_flight.increment(1.0);
+    fn begin(site: &Arc<Site>, tried: &[u64]) -> Option<Self> {
+        let backend = site.begin(tried)?;
+        backend.meters.begin();
         Some(Self {
             site: Arc::clone(site),
-            index,
+            backend,
         })
-    }
-
-    pub(crate) const fn index(&self) -> usize {
-        self.index
-    }
-
-    /// The endpoint gave an answer, whatever it says.
-    pub(crate) fn answered(&self, response: &Response<Body>) {
-        self.site.served(self.index, None);
-        if response.status().is_server_error() {
-            self.site.endpoints[self.index].meters.errors.increment(1);
-        }
-    }
-
-    /// The endpoint gave no answer.
-    pub(crate) fn failed(&self, error: &ClientError) {
-        let state = &self.site.endpoints[self.index];
-        state.meters.errors.increment(1);
-        tracing::debug!(endpoint = %state.endpoint, %error, "no answer");
-        if health::is_endpoints_fault(error.kind(), error.reused()) {
-            self.site.served(self.index, Some(error));
-        }
-    }
-
-    /// The answer's body ended early. Says nothing about the next request, so it ejects nobody.
-    pub(crate) fn failed_in_body(&self) {
-        self.site.endpoints[self.index].meters.errors.increment(1);
     }
 }
 
 impl Drop for Flight {
     fn drop(&mut self) {
-        self.site.endpoints[self.index]
-            .meters
-            .in_flight
-            .decrement(1.0);
-        self.site.balancer.finish(self.index);
+        self.backend.meters.end();
+        self.backend.slot.finish();
     }
 }

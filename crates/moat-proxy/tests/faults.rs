@@ -66,12 +66,7 @@ async fn requests_in_flight_are_spread_evenly() {
     for one in running {
         assert_eq!(soon(one).await.unwrap().unwrap().status(), 200);
     }
-    soon(async {
-        while front.proxy.status().iter().any(|one| one.2 > 0) {
-            tokio::task::yield_now().await;
-        }
-    })
-    .await;
+    front.until(|front| front.in_flight() == 0).await;
 }
 
 #[tokio::test]
@@ -83,7 +78,7 @@ async fn a_dead_upstream_costs_no_client_an_error() {
     });
     let mut config = config(&[dead, alive.url("http")]);
     // Before the first probe has returned and after: both must do.
-    config.health.fall = u32::MAX;
+    config.sites[0].health.fall = u32::MAX;
     let front = Front::start(config, None);
     let client = client(None);
     for number in 0..50 {
@@ -290,12 +285,7 @@ async fn a_client_that_leaves_cancels_its_request_upstream() {
     soon(entered.notified()).await;
     drop(stream);
     soon(left.notified()).await;
-    soon(async {
-        while front.proxy.status()[0].2 > 0 {
-            tokio::task::yield_now().await;
-        }
-    })
-    .await;
+    front.until(|front| front.in_flight() == 0).await;
     assert!(front.proxy.is_ready());
 }
 
@@ -406,7 +396,7 @@ async fn impossible_configurations_are_refused() {
     let tls = vec![Upstream::parse("https://a:1").unwrap()];
     assert!(matches!(refused(Config::new(tls)), Error::NoTls(_)));
     let mut path = Config::new(vec![Upstream::parse("http://a:1").unwrap()]);
-    path.health.path = "live".into();
+    path.sites[0].health.path = "live".into();
     assert!(matches!(refused(path), Error::HealthPath(_)));
     assert!(Upstream::parse("a:9000").is_err());
     let _ = any_port();

@@ -83,7 +83,7 @@ async fn key_id_is_hidden_from_plain_head_answers_only() {
     let pki = Pki::new();
     let upstream = Server::upstream(Some(pki.server()), with_key_id);
     let mut config = config(&[upstream.url("https")]);
-    config.tls = Some(pki.client());
+    config.sites[0].tls = Some(pki.client());
     let front = Front::start(config.clone(), Some(&pki));
     let client = client(Some(&pki));
     for (method, endpoint, kept) in [
@@ -336,7 +336,7 @@ async fn one_upstream_connection_serves_request_after_request() {
     let service = Arc::new(Addresses(notes.clone()));
     let upstream = Server::start(support::any_port(), Some(pki.server()), service);
     let mut config = config(&[upstream.url("https")]);
-    config.tls = Some(pki.client());
+    config.sites[0].tls = Some(pki.client());
     let front = Front::start(config, Some(&pki));
     let (client, endpoint) = (client(Some(&pki)), front.tls_endpoint());
     for number in 0..24 {
@@ -432,7 +432,7 @@ async fn large_bodies_pass_whole_both_ways_over_tls() {
         },
     );
     let mut config = config(&[upstream.url("https")]);
-    config.tls = Some(pki.client());
+    config.sites[0].tls = Some(pki.client());
     let front = Front::start(config, Some(&pki));
     let (client, endpoint) = (client(Some(&pki)), front.tls_endpoint());
     let response = soon(client.send(&endpoint, get("/b/k"))).await.unwrap();

@@ -7,6 +7,7 @@ use clap::{Args, Parser, Subcommand, ValueEnum};
 use moat_pki::KeyAlgorithm;
 
 use crate::config::raw::FlagValue;
+use crate::sidekick::SidekickArgs;
 
 /// Keeps a data lake encrypted: an S3 store, a key manager and a TLS proxy in one program.
 #[derive(Debug, Parser)]
@@ -23,7 +24,9 @@ pub(crate) enum Command {
     /// Run the S3 store alone
     Store(StoreArgs),
     /// Run the proxy alone, in front of one or more S3 stores
-    Proxy(ProxyArgs),
+    Proxy(Box<ProxyArgs>),
+    /// Run the proxy with the command line of Sidekick
+    Sidekick(Box<SidekickArgs>),
     /// Run the key manager, or work with one
     Kms(KmsArgs),
     /// Make and inspect certificates and keystores
@@ -128,14 +131,62 @@ flags! {
         listen_http, "proxy-http", "ADDR" => "proxy.listen_http";
         /// A store behind the proxy; may be repeated [default: the store of the same folder]
         upstream, "upstream", "URL" => "proxy.upstreams";
-        /// The CA that the stores' certificates must come from [default: DIR/ca/ca.crt]
+        /// A CA that the stores' certificates may come from; may be repeated [default: DIR/ca/ca.crt]
         upstream_ca, "upstream-ca", "FILE" => "proxy.upstream_ca";
-        /// Certificate chain of the proxy, PEM [default: made by the first start]
+        /// Certificate chain of the proxy, PEM; may be repeated, each with its key [default: made by the first start]
         certificate, "proxy-certificate", "FILE" => "proxy.certificate";
-        /// Its private key, PKCS#8 PEM
+        /// Its private key, PEM
         private_key, "proxy-private-key", "FILE" => "proxy.private_key";
         /// The path that tells whether a store is alive [default: /minio/health/live]
         health_path, "health-path", "PATH" => "proxy.health_path";
+    }
+}
+
+flags! {
+    /// Flags of a proxy that runs alone.
+    ProxyAloneFlags {
+        /// Where to listen, https://[HOST]:PORT or http://[HOST]:PORT; may be repeated; instead of --proxy-https and --proxy-http
+        listen, "listen", "URL" => "proxy.listen";
+        /// Endpoints of one site, with commas; may be repeated: the next site takes over when all of one are down
+        site, "site", "URLS" => "proxy.sites";
+        /// Where /ready, /metrics and /status are answered, plain http [default: off]
+        admin, "admin", "ADDR" => "proxy.admin_listen";
+        /// on: trust the CAs of --upstream-ca alone, not those of the system
+        upstream_ca_only, "upstream-ca-only", "on|off" => "proxy.upstream_ca_only";
+        /// Client certificate shown to the stores, PEM
+        upstream_certificate, "upstream-certificate", "FILE" => "proxy.upstream_certificate";
+        /// Its private key, PEM
+        upstream_key, "upstream-private-key", "FILE" => "proxy.upstream_private_key";
+        /// on: accept any certificate of the stores; for labs only
+        insecure, "insecure", "on|off" => "proxy.upstream_insecure";
+        /// File with the password of an encrypted private key
+        key_password, "private-key-password-file", "FILE" => "proxy.private_key_password_file";
+        /// A CA that clients must show a certificate of; may be repeated
+        client_ca, "client-ca", "FILE" => "proxy.client_ca";
+        /// The lowest TLS version, 1.2 or 1.3 [default: 1.2]
+        tls_min, "tls-min", "VERSION" => "proxy.tls_min";
+        /// The highest TLS version, 1.2 or 1.3 [default: 1.3]
+        tls_max, "tls-max", "VERSION" => "proxy.tls_max";
+        /// Another port for health checks
+        health_port, "health-port", "PORT" => "proxy.health_port";
+        /// From one health check to the next [default: 5s]
+        health_interval, "health-interval", "TIME" => "proxy.health_interval";
+        /// How long a health check may take [default: 3s]
+        health_timeout, "health-timeout", "TIME" => "proxy.health_timeout";
+        /// Where the proxy stands: endpoints with zone=NAME are used first
+        zone, "zone", "NAME" => "proxy.zone";
+        /// How long requests may run on after SIGTERM [default: 25s]
+        drain, "drain", "TIME" => "proxy.drain";
+        /// Addresses of proxies whose X-Forwarded headers are believed; may be repeated
+        trusted, "trusted-proxy", "NET" => "proxy.trusted_proxies";
+        /// Addresses whose connections begin with a PROXY header; may be repeated
+        accept_proxy, "accept-proxy-protocol", "NET" => "proxy.accept_proxy_protocol";
+        /// Tell the stores the client's address in a PROXY header: off, v1 or v2
+        send_proxy, "send-proxy-protocol", "VERSION" => "proxy.send_proxy_protocol";
+        /// Print calls: all, requests or probes [default: off]
+        trace, "trace", "KIND" => "proxy.trace";
+        /// How they are printed: text or json [default: text]
+        trace_format, "trace-format", "FORMAT" => "proxy.trace_format";
     }
 }
 
@@ -184,13 +235,67 @@ pub(crate) struct StoreArgs {
 }
 
 #[derive(Debug, Args)]
+#[command(args_conflicts_with_subcommands = true)]
 pub(crate) struct ProxyArgs {
+    #[command(subcommand)]
+    pub(crate) command: Option<ProxyCommand>,
     #[command(flatten)]
     pub(crate) file: ConfigFlag,
     #[command(flatten)]
     pub(crate) common: CommonFlags,
     #[command(flatten)]
     pub(crate) proxy: ProxyFlags,
+    #[command(flatten)]
+    pub(crate) alone: ProxyAloneFlags,
+    /// Stores behind the proxy, all of one site: https://minio{1...4}:9000
+    #[arg(value_name = "ENDPOINT")]
+    pub(crate) endpoints: Vec<String>,
+}
+
+#[derive(Debug, Subcommand)]
+pub(crate) enum ProxyCommand {
+    /// Watch a running proxy
+    Top(ProxyTopArgs),
+}
+
+#[derive(Debug, Args)]
+pub(crate) struct ProxyTopArgs {
+    /// The admin listener of the proxy
+    #[arg(
+        long,
+        value_name = "URL",
+        env = "MOAT_PROXY_ADMIN_URL",
+        default_value = "http://127.0.0.1:8092"
+    )]
+    pub(crate) url: String,
+    /// Print once and end, instead of every second
+    #[arg(long)]
+    pub(crate) once: bool,
+}
+
+impl ProxyArgs {
+    /// What was given, under the keys that it sets.
+    pub(crate) fn values(self) -> Vec<FlagValue> {
+        let mut values = [
+            self.common.values(),
+            self.proxy.values(),
+            self.alone.values(),
+        ]
+        .concat();
+        if !self.endpoints.is_empty() {
+            let key = "proxy.upstreams";
+            match values.iter_mut().find(|value| value.key == key) {
+                // Written both ways they are one list.
+                Some(value) => value.values.extend(self.endpoints),
+                None => values.push(FlagValue {
+                    key,
+                    flag: "ENDPOINT",
+                    values: self.endpoints,
+                }),
+            }
+        }
+        values
+    }
 }
 
 #[derive(Debug, Args)]

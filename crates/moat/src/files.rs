@@ -104,6 +104,13 @@ pub(crate) fn read_secret(path: &Path) -> Result<SecretString> {
     Ok(SecretString::new(text))
 }
 
+/// Reads a password: the first line of a secret file.
+pub(crate) fn read_password(path: &Path) -> Result<SecretString> {
+    let text = read_secret(path)?;
+    let line = text.expose().lines().next().unwrap_or_default();
+    Ok(SecretString::new(line.to_owned()))
+}
+
 /// Reads a text that is not secret.
 pub(crate) fn read_text(path: &Path) -> Result<String> {
     std::fs::read_to_string(path).with_context(|| format!("can't read {}", path.display()))

@@ -336,12 +336,12 @@ fn issue(
 
 /// Whether the server presents the folder's certificate, not one that the operator brought.
 fn uses_ours(config: &Config, server: &str) -> bool {
-    let used = match server {
-        "store" => &config.store.tls,
-        "kms" => &config.kms.tls,
-        _ => &config.proxy.tls,
-    };
-    *used == config.data.server_tls(server)
+    let ours = config.data.server_tls(server);
+    match server {
+        "store" => config.store.tls == ours,
+        "kms" => config.kms.tls == ours,
+        _ => config.proxy.certificates.contains(&ours),
+    }
 }
 
 /// Why a certificate must be issued anew; `None` if it is good.

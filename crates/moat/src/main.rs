@@ -5,6 +5,7 @@ mod clock_check;
 mod config;
 mod credentials;
 mod doctor;
+mod duration;
 mod endpoint;
 mod files;
 mod first_start;
@@ -17,8 +18,11 @@ mod logs;
 mod pki;
 mod print;
 mod process;
+mod proxy_top;
 mod running;
 mod servers;
+mod sidekick;
+mod systemd;
 mod up;
 mod welcome;
 
@@ -27,10 +31,15 @@ use std::process::ExitCode;
 use anyhow::{Context, Result};
 use clap::Parser;
 
-use cli::{Cli, Command, KmsCommand};
+use cli::{Cli, Command, KmsCommand, ProxyCommand};
 
 fn main() -> ExitCode {
-    match run(Cli::parse().command) {
+    let arguments: Vec<_> = std::env::args_os().collect();
+    let command = match sidekick::command_of(&arguments) {
+        Some(args) => Command::Sidekick(Box::new(args)),
+        None => Cli::parse_from(arguments).command,
+    };
+    match run(command) {
         Ok(code) => code,
         Err(error) => {
             print::error(&error);
@@ -48,7 +57,11 @@ fn run(command: Command) -> Result<ExitCode> {
         match command {
             Command::Up(args) => up::up(args).await,
             Command::Store(args) => up::store_server(args).await,
-            Command::Proxy(args) => up::proxy_server(args).await,
+            Command::Proxy(args) => match args.command {
+                Some(ProxyCommand::Top(args)) => proxy_top::run(args).await,
+                None => up::proxy_server(*args).await,
+            },
+            Command::Sidekick(args) => up::sidekick_server(*args).await,
             Command::Kms(args) => match args.command {
                 KmsCommand::Server(args) => up::kms_server(args).await,
                 KmsCommand::Status(args) => kms::status(args).await,

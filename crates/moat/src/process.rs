@@ -22,11 +22,12 @@ pub(crate) fn harden() {
     }
 }
 
-/// SIGTERM and SIGINT. Handlers are in place from [`Signals::install`] on, so that no signal
+/// SIGTERM, SIGINT and SIGHUP. Handlers are in place from [`Signals::install`] on, so that no signal
 /// between start and wait is lost.
 pub(crate) struct Signals {
     terminate: Signal,
     interrupt: Signal,
+    hang_up: Signal,
 }
 
 impl Signals {
@@ -36,14 +37,25 @@ impl Signals {
         Ok(Self {
             terminate: signal(SignalKind::terminate()).context(CANT)?,
             interrupt: signal(SignalKind::interrupt()).context(CANT)?,
+            hang_up: signal(SignalKind::hangup()).context(CANT)?,
         })
     }
 
-    /// The next of the two.
+    /// The next one that ends the process.
     pub(crate) async fn next(&mut self) -> &'static str {
         tokio::select! {
             _ = self.terminate.recv() => "SIGTERM",
             _ = self.interrupt.recv() => "SIGINT",
+        }
+    }
+
+    /// The next one that ends the process, or `None` for SIGHUP, which asks to read the configuration
+    /// again.
+    pub(crate) async fn next_or_reload(&mut self) -> Option<&'static str> {
+        tokio::select! {
+            _ = self.hang_up.recv() => None,
+            _ = self.terminate.recv() => Some("SIGTERM"),
+            _ = self.interrupt.recv() => Some("SIGINT"),
         }
     }
 }

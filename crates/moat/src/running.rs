@@ -14,6 +14,7 @@ use crate::config::Config;
 use crate::first_start::{self, Found};
 use crate::lock::FolderLock;
 use crate::process::Signals;
+use crate::systemd::Notifier;
 use crate::up::WORLD;
 
 /// How long requests may take to end after SIGTERM, all servers together. Under the 30 seconds
@@ -28,7 +29,13 @@ pub(crate) struct Running {
     servers: Vec<(Drain, JoinHandle<()>)>,
     ended: mpsc::UnboundedReceiver<&'static str>,
     note_end: mpsc::UnboundedSender<&'static str>,
+    drain_within: Duration,
+    reload: Option<Reload>,
+    notifier: Option<Notifier>,
 }
+
+/// Reads the configuration again and puts it in use.
+pub(crate) type Reload = Box<dyn Fn() -> Result<()> + Send>;
 
 impl Default for Running {
     fn default() -> Self {
@@ -37,11 +44,29 @@ impl Default for Running {
             servers: Vec::new(),
             ended,
             note_end,
+            drain_within: DRAIN_DEADLINE,
+            reload: None,
+            notifier: None,
         }
     }
 }
 
 impl Running {
+    /// Sets how long requests may take to end.
+    pub(crate) const fn drain_within(&mut self, within: Duration) {
+        self.drain_within = within;
+    }
+
+    /// Sets what SIGHUP does; without it, nothing.
+    pub(crate) fn reloaded_by(&mut self, reload: Reload) {
+        self.reload = Some(reload);
+    }
+
+    /// Tells systemd what happens.
+    pub(crate) fn notifying(&mut self, notifier: Notifier) {
+        self.notifier = Some(notifier);
+    }
+
     /// Starts a server.
     pub(crate) fn spawn<F>(&mut self, name: &'static str, serve: impl FnOnce(Drain) -> F)
     where
@@ -64,27 +89,60 @@ impl Running {
             tokio::spawn(moat_net::metrics::upkeep()),
             tokio::spawn(renew_certificates(config)),
         ];
-        let signal = tokio::select! {
-            signal = signals.next() => signal,
-            Some(name) = self.ended.recv() => {
-                self.stop(DRAIN_DEADLINE).await;
-                bail!("the {name} ended by itself; see the log above");
+        let notifier = self.notifier.take();
+        let tell = |say: fn(&Notifier)| notifier.iter().for_each(say);
+        let _watchdog = notifier.as_ref().and_then(Notifier::watchdog);
+        tell(Notifier::ready);
+        let signal = loop {
+            tokio::select! {
+                signal = signals.next_or_reload() => match signal {
+                    Some(signal) => break signal,
+                    None => {
+                        tell(Notifier::reloading);
+                        self.reload();
+                        tell(Notifier::ready);
+                    }
+                },
+                Some(name) = self.ended.recv() => {
+                    self.stop(self.drain_within).await;
+                    bail!("the {name} ended by itself; see the log above");
+                }
             }
         };
         tracing::info!(signal, "draining");
+        tell(Notifier::stopping);
         let drains: Vec<Drain> = self
             .servers
             .iter()
             .map(|(drain, _)| drain.clone())
             .collect();
+        let within = self.drain_within;
         tokio::select! {
-            () = self.stop(DRAIN_DEADLINE) => {}
+            () = self.stop(within) => {}
             () = cut_at_second(&mut signals, &drains) => {}
         }
         self.stop(Duration::ZERO).await;
         upkeep.iter().for_each(JoinHandle::abort);
         tracing::info!("ended");
         Ok(ExitCode::SUCCESS)
+    }
+
+    /// What fails is said and changes nothing.
+    fn reload(&self) {
+        let Some(reload) = &self.reload else {
+            tracing::info!(
+                "SIGHUP changes nothing here: certificate files are read by themselves when they change"
+            );
+            return;
+        };
+        match reload() {
+            Ok(()) => tracing::info!("the configuration was read again and is in use"),
+            Err(error) => {
+                tracing::error!(
+                    "the configuration is not usable, the old one stays in use: {error:#}"
+                );
+            }
+        }
     }
 
     /// Drains all servers, the last one first, within this time altogether.

@@ -19,6 +19,8 @@ use crate::servers::kms::{KeyMaker, KmsServer};
 use crate::servers::proxy::ProxyServer;
 use crate::servers::store::StoreServer;
 use crate::servers::{kms, local, probe, proxy, store};
+use crate::sidekick::SidekickArgs;
+use crate::systemd::{Notifier, Sockets};
 use crate::welcome::{self, Served};
 use crate::{logs, print, process};
 
@@ -83,7 +85,12 @@ async fn start_all(
     let buckets = make_buckets(config, &store, &key_maker).await?;
     running.spawn("store", |drain| store.serve(drain));
 
-    let proxy = ProxyServer::open(&config.proxy, &config.data, local(store_address))?;
+    let proxy = ProxyServer::open(
+        &config.proxy,
+        &config.data,
+        local(store_address),
+        &mut Sockets::default(),
+    )?;
     let served = Served {
         buckets,
         kms: kms_address,
@@ -156,31 +163,65 @@ pub(crate) async fn store_server(args: StoreArgs) -> Result<ExitCode> {
 
 /// Runs the proxy alone.
 pub(crate) async fn proxy_server(args: ProxyArgs) -> Result<ExitCode> {
-    let config = load(
-        args.file.config.as_deref(),
-        [args.common.values(), args.proxy.values()],
-    )?;
+    let file = args.file.config.clone();
+    let flags = args.values();
+    let read = move || Config::load(file.as_deref(), flags.clone());
+    proxy_alone(Box::new(read), Vec::new()).await
+}
+
+/// Runs the proxy with Sidekick's command line.
+pub(crate) async fn sidekick_server(args: SidekickArgs) -> Result<ExitCode> {
+    let mut config = Config::defaults()?;
+    let notes = args.clone().apply(&mut config)?;
+    let read = move || {
+        let mut config = Config::defaults()?;
+        args.clone().apply(&mut config)?;
+        Ok(config)
+    };
+    proxy_alone(Box::new(read), notes.0).await
+}
+
+/// Runs a proxy of the configuration that `read` gives, and gives again when it is to be reloaded.
+async fn proxy_alone(
+    read: Box<dyn Fn() -> Result<Config> + Send>,
+    mut notes: Vec<String>,
+) -> Result<ExitCode> {
+    let config = read()?;
+    prepare_process(&config)?;
+    let notifier = Notifier::from_env();
     let signals = Signals::install()?;
     // A proxy in front of other stores, with a certificate of its own, leaves no folder behind.
-    let notes = if config.proxy.needs_folder(&config.data) {
-        prepare(&config)?
-    } else {
-        Vec::new()
-    };
-    let server = ProxyServer::open(&config.proxy, &config.data, local(config.store.listen))?;
-    let https = server
-        .https_address()
-        .map(|address| welcome::shown(&config, true, address).to_string());
-    let http = server
-        .http_address()
-        .map(|address| welcome::shown(&config, false, address).to_string());
-    let listening: Vec<String> = https.into_iter().chain(http).collect();
+    if config.proxy.needs_folder(&config.data) {
+        notes.extend(prepare(&config)?);
+    }
+    let mut sockets = Sockets::from_env()?;
+    let store = local(config.store.listen);
+    let server = ProxyServer::open(&config.proxy, &config.data, store, &mut sockets)?;
+    for port in sockets.left() {
+        notes.push(format!(
+            "systemd passed a socket on port {port} that no listener is configured for"
+        ));
+    }
+    let shown = |(tls, address)| welcome::shown(&config, tls, address).to_string();
+    let listening: Vec<String> = server.addresses().into_iter().map(shown).collect();
+    let mut line = format!("ready    proxy {}", listening.join(" and "));
+    if let Some(address) = server.admin_address() {
+        line.push_str(&format!(
+            ", admin {}",
+            welcome::shown(&config, false, address)
+        ));
+    }
+    let handle = server.handle();
     let mut running = Running::default();
+    running.drain_within(config.proxy.drain);
     running.spawn("proxy", |drain| server.serve(drain));
-    say_ready(
-        &notes,
-        &format!("ready    proxy {}", listening.join(" and ")),
-    )?;
+    say_ready(&notes, &line)?;
+    let reload = move || {
+        let config = read()?;
+        handle.reload(&config.proxy, &config.data, local(config.store.listen))
+    };
+    running.reloaded_by(Box::new(reload));
+    running.notifying(notifier);
     running.until(signals, config).await
 }
 
@@ -190,11 +231,16 @@ fn load(
     flags: impl IntoIterator<Item = Vec<crate::config::raw::FlagValue>>,
 ) -> Result<Config> {
     let config = Config::load(file, flags.into_iter().flatten().collect())?;
+    prepare_process(&config)?;
+    Ok(config)
+}
+
+fn prepare_process(config: &Config) -> Result<()> {
     logs::start(&config.log);
     process::harden();
     moat_net::raise_open_files_limit();
     moat_net::metrics::install()?;
-    Ok(config)
+    Ok(())
 }
 
 /// Checks that all ports can be had before a first start makes anything. On a folder that is
@@ -207,16 +253,12 @@ fn probe_all(config: &Config) -> Result<()> {
     }
     probe(config.kms.listen, kms::FLAG)?;
     probe(config.store.listen, store::FLAG)?;
-    config
-        .proxy
-        .listen_https
-        .map(|address| probe(address, proxy::HTTPS_FLAG))
-        .transpose()?;
-    config
-        .proxy
-        .listen_http
-        .map(|address| probe(address, proxy::HTTP_FLAG))
-        .transpose()?;
+    for listen in &config.proxy.listen {
+        // All addresses include those of the last family.
+        if let Some(address) = listen.addresses().last() {
+            probe(*address, proxy::FLAGS)?;
+        }
+    }
     Ok(())
 }
 

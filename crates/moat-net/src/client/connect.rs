@@ -1,12 +1,13 @@
 //! Name lookup, TCP, TLS.
 
 use std::io;
-use std::net::{IpAddr, SocketAddr};
+use std::net::SocketAddr;
 use std::time::Duration;
 
 use hyper::client::conn::http1;
 use hyper_util::rt::TokioIo;
 use rustix::net::sockopt;
+use tokio::io::AsyncWriteExt as _;
 use tokio::net::TcpStream;
 use tokio_rustls::TlsConnector;
 
@@ -35,13 +36,17 @@ pub(super) trait Stream:
 }
 impl<T: tokio::io::AsyncRead + tokio::io::AsyncWrite + Unpin + Send> Stream for T {}
 
+/// `preface` is sent before all else, TLS included.
 pub(super) async fn connect(
     endpoint: &Endpoint,
     tls: Option<&ClientTls>,
+    preface: Option<&[u8]>,
 ) -> Result<Box<Wire>, ClientError> {
-    let tcp = dial(endpoint)
-        .await
-        .map_err(|error| ClientError::new(ClientErrorKind::Connect, error))?;
+    let no_connection = |error| ClientError::new(ClientErrorKind::Connect, error);
+    let mut tcp = dial(endpoint).await.map_err(no_connection)?;
+    if let Some(preface) = preface {
+        tcp.write_all(preface).await.map_err(no_connection)?;
+    }
     let stream: Box<dyn Stream> = if endpoint.is_tls() {
         let Some(tls) = tls else {
             let message = "the client has no tls settings";
@@ -100,7 +105,7 @@ fn set_options(stream: &TcpStream) {
 
 async fn lookup(endpoint: &Endpoint) -> io::Result<Vec<SocketAddr>> {
     let (host, port) = (endpoint.host(), endpoint.port());
-    if let Ok(ip) = host.parse::<IpAddr>() {
+    if let Some(ip) = endpoint.address() {
         return Ok(vec![SocketAddr::new(ip, port)]);
     }
     Ok(tokio::net::lookup_host((host, port)).await?.collect())

@@ -2,6 +2,7 @@
 
 use std::fmt;
 use std::hash::{Hash, Hasher};
+use std::net::IpAddr;
 use std::sync::Arc;
 
 use http::{HeaderValue, Uri};
@@ -9,13 +10,14 @@ use rustls_pki_types::ServerName;
 
 use crate::Error;
 
-/// An http or https server. Cheap to clone; equal if scheme, host and port are.
+/// An http or https server. Cheap to clone; equal if scheme, host, port and the address that
+/// [`Self::at`] chose are.
 #[derive(Clone)]
 pub struct Endpoint(Arc<Parts>);
 
 impl PartialEq for Endpoint {
     fn eq(&self, other: &Self) -> bool {
-        let parts = |one: &Self| (one.0.tls, one.0.port);
+        let parts = |one: &Self| (one.0.tls, one.0.port, one.0.address);
         // Nearly always one is a clone of the other.
         Arc::ptr_eq(&self.0, &other.0)
             || (parts(self) == parts(other) && self.0.host.eq_ignore_ascii_case(&other.0.host))
@@ -29,9 +31,11 @@ impl Hash for Endpoint {
         self.0.host.to_ascii_lowercase().hash(state);
         self.0.port.hash(state);
         self.0.tls.hash(state);
+        self.0.address.hash(state);
     }
 }
 
+#[derive(Clone)]
 struct Parts {
     tls: bool,
     /// Without the brackets of an IPv6 address.
@@ -39,6 +43,8 @@ struct Parts {
     port: u16,
     server_name: ServerName<'static>,
     host_header: HeaderValue,
+    /// Dialled instead of what the host's name stands for.
+    address: Option<IpAddr>,
 }
 
 impl Endpoint {
@@ -102,7 +108,27 @@ impl Endpoint {
             port,
             server_name,
             host_header,
+            address: None,
         })))
+    }
+
+    /// The same endpoint at one address of its host: what is dialled is `address`, while certificate
+    /// and `Host` are still those of the name.
+    #[must_use]
+    pub fn at(&self, address: IpAddr) -> Self {
+        Self(Arc::new(Parts {
+            address: Some(address),
+            ..(*self.0).clone()
+        }))
+    }
+
+    /// The same endpoint on another port.
+    #[must_use]
+    pub fn with_port(&self, port: u16) -> Self {
+        Self(Arc::new(Parts {
+            port,
+            ..(*self.0).clone()
+        }))
     }
 
     /// Whether it is an https endpoint.
@@ -118,6 +144,12 @@ impl Endpoint {
     /// The port, given or the scheme's default.
     pub fn port(&self) -> u16 {
         self.0.port
+    }
+
+    /// The address to dial, if no name has to be looked up: the one that [`Self::at`] chose, or the
+    /// host itself.
+    pub fn address(&self) -> Option<IpAddr> {
+        self.0.address.or_else(|| self.0.host.parse().ok())
     }
 
     pub(super) fn server_name(&self) -> &ServerName<'static> {
@@ -156,6 +188,21 @@ mod tests {
         assert_eq!(endpoint("https://A:1"), endpoint("https://a:1/"));
         assert_ne!(endpoint("https://a:1"), endpoint("http://a:1"));
         assert_ne!(endpoint("https://a:1"), endpoint("https://a:2"));
+    }
+
+    #[test]
+    fn a_chosen_address_replaces_the_lookup_and_nothing_else() {
+        let name = Endpoint::parse("https://store:9000").unwrap();
+        let at = name.at("10.0.0.1".parse().unwrap());
+        assert_eq!(name.address(), None);
+        assert_eq!(at.address(), Some("10.0.0.1".parse().unwrap()));
+        assert_eq!(at.to_string(), "https://store:9000");
+        assert_eq!(at.server_name(), name.server_name());
+        assert_ne!(at, name);
+        assert_eq!(at, name.at("10.0.0.1".parse().unwrap()));
+        assert_eq!(at.with_port(9001).to_string(), "https://store:9001");
+        let literal = Endpoint::parse("http://[::1]:1").unwrap();
+        assert_eq!(literal.address(), Some("::1".parse().unwrap()));
     }
 
     #[test]

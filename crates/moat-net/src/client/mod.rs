@@ -16,6 +16,7 @@ mod wire;
 use std::sync::Arc;
 use std::time::Duration;
 
+use bytes::Bytes;
 use http::header::HOST;
 use http::{HeaderValue, Request, Response, Uri, Version};
 
@@ -34,6 +35,12 @@ pub const CONNECT_TIMEOUT: Duration = Duration::from_secs(5);
 pub const IDLE_TIMEOUT: Duration = Duration::from_secs(25);
 /// Unused connections kept per endpoint. A busy sidecar has some hundred requests in flight.
 pub const IDLE_MAX: usize = 1024;
+
+/// Bytes that open a connection, before TLS: put into a request's extensions, they give that request
+/// a connection of its own, which no other request uses after it. For PROXY headers, which are about
+/// one client.
+#[derive(Clone, Debug)]
+pub struct Preface(pub Bytes);
 
 /// How a client connects.
 #[derive(Clone, Debug)]
@@ -133,10 +140,15 @@ impl HttpClient {
         endpoint: &Endpoint,
         mut request: Request<Body>,
     ) -> Result<Response<Body>, ClientError> {
+        let preface = request.extensions_mut().remove::<Preface>();
         loop {
-            let wire = match self.0.pools.take(endpoint) {
+            let kept = match &preface {
+                None => self.0.pools.take(endpoint),
+                Some(_) => None,
+            };
+            let wire = match kept {
                 Some(wire) => wire,
-                None => match self.connect(endpoint).await {
+                None => match self.connect(endpoint, preface.as_ref()).await {
                     Ok(wire) => wire,
                     Err(error) => return Err(error.returning(request)),
                 },
@@ -155,14 +167,23 @@ impl HttpClient {
         }
     }
 
-    async fn connect(&self, endpoint: &Endpoint) -> Result<Box<Wire>, ClientError> {
+    async fn connect(
+        &self,
+        endpoint: &Endpoint,
+        preface: Option<&Preface>,
+    ) -> Result<Box<Wire>, ClientError> {
         let config = &self.0.config;
-        tokio::time::timeout(
-            config.connect_timeout,
-            connect::connect(endpoint, config.tls.as_ref()),
-        )
-        .await
-        .unwrap_or_else(|elapsed| Err(ClientError::new(ClientErrorKind::ConnectTimeout, elapsed)))
+        let bytes = preface.map(|preface| &*preface.0);
+        let connecting = connect::connect(endpoint, config.tls.as_ref(), bytes);
+        let mut wire = tokio::time::timeout(config.connect_timeout, connecting)
+            .await
+            .unwrap_or_else(|elapsed| {
+                Err(ClientError::new(ClientErrorKind::ConnectTimeout, elapsed))
+            })?;
+        if preface.is_some() {
+            wire.use_once();
+        }
+        Ok(wire)
     }
 }
 

@@ -30,6 +30,7 @@ pub(super) struct Wire {
     connection: Connection<Io, Body>,
     ended: bool,
     reused: bool,
+    once: bool,
 }
 
 impl Wire {
@@ -39,7 +40,13 @@ impl Wire {
             connection,
             ended: false,
             reused: false,
+            once: false,
         }
+    }
+
+    /// Keeps the connection from being used for a second request.
+    pub(super) const fn use_once(&mut self) {
+        self.once = true;
     }
 
     /// Does what I/O is possible now. Errors reach the request's future or body through hyper.
@@ -144,7 +151,7 @@ impl AnswerBody {
             return;
         };
         lease.wire.drive(cx);
-        if !lease.wire.ended && lease.wire.sender.is_ready() {
+        if !lease.wire.once && !lease.wire.ended && lease.wire.sender.is_ready() {
             lease.wire.reused = true;
             lease.pools.put(&lease.endpoint, lease.wire);
         }

@@ -15,6 +15,7 @@ use rustls_pki_types::pem::PemObject as _;
 use rustls_pki_types::{CertificateDer, ServerName, UnixTime};
 use zeroize::Zeroizing;
 
+use super::Versions;
 use super::files::{Watched, load_bundle, load_pair, pair_from_der};
 use super::reload::{self, Reload, ReloadGuard, lock};
 use crate::Error;
@@ -78,6 +79,8 @@ pub struct ClientTlsConfig {
     pub identity: Option<ClientIdentity>,
     /// Accept any server certificate. For labs only; warns at every load.
     pub insecure: bool,
+    /// TLS versions.
+    pub versions: Versions,
 }
 
 /// A client's trust and identity. Clones share them.
@@ -168,7 +171,7 @@ fn build(
     provider: &Arc<CryptoProvider>,
 ) -> Result<ClientConfig, Error> {
     let builder = ClientConfig::builder_with_provider(Arc::clone(provider))
-        .with_safe_default_protocol_versions()
+        .with_protocol_versions(settings.versions.list())
         .map_err(|error| Error::Tls(error.to_string()))?;
     let builder = if settings.insecure {
         tracing::warn!("server certificates are not verified (insecure); use this in labs only");
@@ -198,21 +201,28 @@ fn load_roots(roots: &Roots) -> Result<RootCertStore, Error> {
             ),
         }
     }
-    for file in &roots.files {
-        for certificate in load_bundle(file)? {
-            store.add(certificate).map_err(|error| Error::BadPem {
-                what: "certificate bundle",
-                path: file.clone(),
-                problem: error.to_string(),
-            })?;
-        }
-    }
+    store.extend(load_root_files(&roots.files)?.roots);
     for pem in &roots.pem {
         for certificate in CertificateDer::pem_slice_iter(pem) {
             let certificate = certificate.map_err(|error| Error::Tls(error.to_string()))?;
             store
                 .add(certificate)
                 .map_err(|error| Error::Tls(error.to_string()))?;
+        }
+    }
+    Ok(store)
+}
+
+/// The certificates of PEM bundles, as CAs.
+pub(super) fn load_root_files(files: &[PathBuf]) -> Result<RootCertStore, Error> {
+    let mut store = RootCertStore::empty();
+    for file in files {
+        for certificate in load_bundle(file)? {
+            store.add(certificate).map_err(|error| Error::BadPem {
+                what: "certificate bundle",
+                path: file.clone(),
+                problem: error.to_string(),
+            })?;
         }
     }
     Ok(store)

@@ -13,8 +13,9 @@ use rustls_pki_types::pem::PemObject as _;
 use rustls_pki_types::{CertificateDer, PrivateKeyDer};
 use x509_parser::prelude::{FromDer as _, X509Certificate};
 
-use moat_types::{Clock as _, SystemClock};
+use moat_types::{Clock as _, SecretString, SystemClock};
 
+use super::encrypted_key;
 use crate::Error;
 
 /// No certificate bundle in use is near this; the limit keeps a mistyped path (a disk image) from
@@ -30,8 +31,18 @@ pub(super) fn load_pair(
     key: &Path,
     provider: &CryptoProvider,
 ) -> Result<CertifiedKey, Error> {
+    load_pair_with_password(certificate, key, None, provider)
+}
+
+/// The same, for a key that may be encrypted with `password`.
+pub(super) fn load_pair_with_password(
+    certificate: &Path,
+    key: &Path,
+    password: Option<&SecretString>,
+    provider: &CryptoProvider,
+) -> Result<CertifiedKey, Error> {
     let chain = load_chain(certificate, CERTIFICATE)?;
-    let key_der = load_key(key)?;
+    let key_der = load_key(key, password)?;
     let signing_key = provider
         .key_provider
         .load_private_key(key_der)
@@ -70,14 +81,18 @@ fn load_chain(path: &Path, what: &'static str) -> Result<Vec<CertificateDer<'sta
     Ok(chain)
 }
 
-fn load_key(path: &Path) -> Result<PrivateKeyDer<'static>, Error> {
+fn load_key(path: &Path, password: Option<&SecretString>) -> Result<PrivateKeyDer<'static>, Error> {
     let pem = zeroize::Zeroizing::new(read(path, PRIVATE_KEY)?);
+    if encrypted_key::is_encrypted(&pem) {
+        let Some(password) = password else {
+            let problem = "the key is encrypted with a password; give the password, or an unencrypted key (openssl pkey -in OLD -out NEW), readable by the service only";
+            return Err(bad(PRIVATE_KEY, path, problem.into()));
+        };
+        return encrypted_key::decrypt(&pem, password)
+            .map_err(|problem| bad(PRIVATE_KEY, path, problem.into()));
+    }
     PrivateKeyDer::from_pem_slice(&pem).map_err(|error| {
-        let encrypted = contains(&pem, b"BEGIN ENCRYPTED PRIVATE KEY")
-            || contains(&pem, b"Proc-Type: 4,ENCRYPTED");
-        let problem = if encrypted {
-            "the key is encrypted with a password; give an unencrypted one (openssl pkey -in OLD -out NEW), readable by the service only".into()
-        } else if contains(&pem, b"BEGIN CERTIFICATE") {
+        let problem = if contains(&pem, b"BEGIN CERTIFICATE") {
             "it holds a certificate and no private key; are the two files swapped?".into()
         } else {
             format!("it holds no usable block BEGIN PRIVATE KEY ({error})")
@@ -116,25 +131,53 @@ fn read_limited(path: &Path) -> io::Result<Vec<u8>> {
     fs::read(path)
 }
 
-/// What an operator has to change so that this process can read the file.
+/// What an operator has to type so that this process can read the file.
 fn hint(path: &Path, error: &io::Error) -> String {
     if error.kind() != io::ErrorKind::PermissionDenied {
         return String::new();
     }
     let user = rustix::process::geteuid().as_raw();
-    let group = rustix::process::getegid().as_raw();
+    let user = name_of("/etc/passwd", user).unwrap_or_else(|| user.to_string());
+    let group_id = rustix::process::getegid().as_raw();
+    let group = name_of("/etc/group", group_id).unwrap_or_else(|| group_id.to_string());
     match fs::metadata(path) {
         Ok(meta) => format!(
-            "it belongs to user {} and group {} with mode {:04o}, and this process runs as user {user} and group {group}: \
-             chown it to user {user} with mode 0400, or chgrp it to group {group} with mode 0440",
+            "it belongs to user {} and group {} with mode {:04o}, and this process runs as user {user} and group {group}; \
+             run `chgrp {group} {path} && chmod 0440 {path}`, or give it to the service alone with `chown {user} {path} && chmod 0400 {path}`",
             meta.uid(),
             meta.gid(),
             meta.mode() & 0o7777,
+            path = path.display(),
         ),
-        Err(_) => format!(
-            "a folder above it cannot be entered by user {user}, as whom this process runs: give that folder mode 0711 or 0755"
-        ),
+        Err(_) => {
+            let folder = closed_folder(path).display().to_string();
+            format!(
+                "the folder {folder} cannot be entered by user {user}, as whom this process runs; run `chgrp {group} {folder} && chmod g+x {folder}`, \
+                 or copy the files to a folder of the service"
+            )
+        }
     }
+}
+
+/// The name behind a number in a file such as `/etc/passwd`. Users that only a directory service knows
+/// stay numbers, with which the commands work as well.
+fn name_of(file: &str, id: u32) -> Option<String> {
+    let id = id.to_string();
+    let text = fs::read_to_string(file).ok()?;
+    let mut lines = text.lines().map(|line| line.split(':'));
+    let mut fields = lines.find(|fields| fields.clone().nth(2) == Some(&*id))?;
+    fields.next().map(str::to_owned)
+}
+
+/// The uppermost folder on the way to `path` that can't be entered.
+fn closed_folder(path: &Path) -> &Path {
+    let mut below: Vec<&Path> = path.ancestors().collect();
+    below.reverse();
+    let denied = |path: &&Path| {
+        fs::metadata(path).is_err_and(|error| error.kind() == io::ErrorKind::PermissionDenied)
+    };
+    let hidden = below.into_iter().find(denied).unwrap_or(path);
+    hidden.parent().unwrap_or(hidden)
 }
 
 /// An expired certificate is a warning, not an error: a server that starts and says so can be

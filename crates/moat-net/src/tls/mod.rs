@@ -6,7 +6,9 @@
 //! not names vouched for by a CA. [`ClientTls`] is the dialling side.
 
 mod any_client;
+mod by_name;
 mod client;
+mod encrypted_key;
 mod files;
 mod reader;
 mod reload;
@@ -20,7 +22,32 @@ pub use client::{ClientIdentity, ClientTls, ClientTlsConfig, Roots};
 pub(crate) use reader::TlsReader;
 pub use reload::ReloadGuard;
 pub(crate) use server::Handshake;
-pub use server::{ClientAuth, ServerTls};
+pub use server::{ClientAuth, ServerIdentity, ServerTls, ServerTlsConfig};
+
+/// TLS versions that may be spoken. Older ones are not implemented.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum Versions {
+    /// 1.3, and 1.2 with whom it must be.
+    #[default]
+    Both,
+    /// For inspection devices that read no 1.3.
+    Only12,
+    /// For where everybody speaks it.
+    Only13,
+}
+
+impl Versions {
+    fn list(self) -> &'static [&'static rustls::SupportedProtocolVersion] {
+        use rustls::SupportedProtocolVersion as Version;
+        static ONLY_12: [&Version; 1] = [&rustls::version::TLS12];
+        static ONLY_13: [&Version; 1] = [&rustls::version::TLS13];
+        match self {
+            Self::Both => rustls::ALL_VERSIONS,
+            Self::Only12 => &ONLY_12,
+            Self::Only13 => &ONLY_13,
+        }
+    }
+}
 
 /// The one crypto provider, with the post-quantum hybrid preferred.
 ///

@@ -2,22 +2,28 @@
 
 use std::fmt;
 use std::io;
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 use std::sync::{Arc, Mutex};
 
 use arc_swap::ArcSwap;
+use bytes::Bytes;
+use moat_types::SecretString;
 use rustls::ServerConfig;
 use rustls::crypto::CryptoProvider;
-use rustls::server::{ClientHello, ResolvesServerCert, ServerSessionMemoryCache};
+use rustls::server::danger::ClientCertVerifier;
+use rustls::server::{ServerSessionMemoryCache, WebPkiClientVerifier};
 use rustls::sign::CertifiedKey;
 use tokio::io::AsyncWriteExt as _;
 use tokio_rustls::TlsAcceptor;
 use tokio_rustls::server::TlsStream;
+use zeroize::Zeroizing;
 
-use super::TlsReader;
 use super::any_client::AnyClientCertificate;
-use super::files::{Watched, load_pair};
+use super::by_name::ByName;
+use super::client::load_root_files;
+use super::files::{Watched, load_pair_with_password, pair_from_der};
 use super::reload::{self, Reload, ReloadGuard, lock};
+use super::{TlsReader, Versions};
 use crate::Error;
 use crate::socket::Socket;
 
@@ -43,11 +49,78 @@ pub enum ClientAuth {
     Requested,
 }
 
-/// A listener's certificate and TLS parameters. Clones share them.
+/// What [`ServerTls`] is made of.
+#[derive(Clone, Debug)]
+pub struct ServerTlsConfig {
+    /// At least one. A client gets the first that covers the name it asks for and that its algorithms
+    /// can verify; one that names no other, or no name, gets the first of all.
+    pub certificates: Vec<ServerIdentity>,
+    /// Whether clients are asked for a certificate; [`Self::client_ca`] goes before it.
+    pub client_auth: ClientAuth,
+    /// PEM bundles of the CAs that every client must show a certificate of. Reloaded when they change.
+    pub client_ca: Vec<PathBuf>,
+    /// TLS versions.
+    pub versions: Versions,
+}
+
+/// A certificate that a server shows, and its key.
 #[derive(Clone)]
-pub struct ServerTls {
-    config: Arc<ServerConfig>,
-    pair: Arc<PairFromFiles>,
+pub enum ServerIdentity {
+    /// PEM files, reloaded when they change.
+    Files {
+        /// Certificate chain, leaf first.
+        certificate: PathBuf,
+        /// Its private key.
+        key: PathBuf,
+        /// The password of an encrypted key.
+        password: Option<SecretString>,
+    },
+    /// Values at hand.
+    Der {
+        /// Certificate chain, leaf first.
+        chain: Vec<Bytes>,
+        /// Its private key, PKCS#8.
+        key_pkcs8: Zeroizing<Vec<u8>>,
+    },
+}
+
+impl ServerIdentity {
+    pub(super) fn load(&self, provider: &CryptoProvider) -> Result<Arc<CertifiedKey>, Error> {
+        match self {
+            Self::Files {
+                certificate,
+                key,
+                password,
+            } => {
+                let pair = load_pair_with_password(certificate, key, password.as_ref(), provider)?;
+                Ok(Arc::new(pair))
+            }
+            Self::Der { chain, key_pkcs8 } => pair_from_der(chain, key_pkcs8, provider),
+        }
+    }
+}
+
+impl fmt::Debug for ServerIdentity {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Files { certificate, .. } => f.debug_tuple("Files").field(certificate).finish(),
+            Self::Der { .. } => f.write_str("Der(REDACTED)"),
+        }
+    }
+}
+
+/// A listener's certificates and TLS parameters. Clones share them.
+#[derive(Clone)]
+pub struct ServerTls(Arc<Inner>);
+
+struct Inner {
+    settings: ServerTlsConfig,
+    provider: Arc<CryptoProvider>,
+    /// Kept over reloads, so that sessions are.
+    sessions: Arc<ServerSessionMemoryCache>,
+    http2: bool,
+    current: ArcSwap<ServerConfig>,
+    watched: Mutex<Watched>,
 }
 
 pub(crate) enum Handshake {
@@ -65,49 +138,69 @@ impl ServerTls {
         key: impl Into<PathBuf>,
         client_auth: ClientAuth,
     ) -> Result<Self, Error> {
-        let provider = super::provider();
-        let pair = Arc::new(PairFromFiles::load(
-            certificate.into(),
-            key.into(),
-            Arc::clone(&provider),
-        )?);
-        let builder = ServerConfig::builder_with_provider(Arc::clone(&provider))
-            .with_safe_default_protocol_versions()
-            .map_err(|error| Error::Tls(error.to_string()))?;
-        let builder = match client_auth {
-            ClientAuth::None => builder.with_no_client_auth(),
-            ClientAuth::Requested => {
-                builder.with_client_cert_verifier(AnyClientCertificate::new(provider))
-            }
-        };
-        let mut config = builder.with_cert_resolver(Arc::clone(&pair) as _);
-        config.alpn_protocols = vec![b"h2".to_vec(), b"http/1.1".to_vec()];
-        // Kept here rather than in tickets: the client's certificate stays with its session.
-        config.session_storage = ServerSessionMemoryCache::new(SESSIONS_MAX);
-        Ok(Self {
-            config: Arc::new(config),
-            pair,
+        Self::with(ServerTlsConfig {
+            certificates: vec![ServerIdentity::Files {
+                certificate: certificate.into(),
+                key: key.into(),
+                password: None,
+            }],
+            client_auth,
+            client_ca: Vec::new(),
+            versions: Versions::default(),
         })
+    }
+
+    /// Reads all files that `settings` name.
+    ///
+    /// # Errors
+    /// The file that is unreadable or unfit, and what to do about it.
+    pub fn with(settings: ServerTlsConfig) -> Result<Self, Error> {
+        Self::build(settings, true)
+    }
+
+    fn build(settings: ServerTlsConfig, http2: bool) -> Result<Self, Error> {
+        let provider = super::provider();
+        let watched = Watched::new(files_of(&settings));
+        // Kept here rather than in tickets: the client's certificate stays with its session.
+        let sessions = ServerSessionMemoryCache::new(SESSIONS_MAX);
+        let config = server_config(&settings, &provider, Arc::clone(&sessions), http2)?;
+        Ok(Self(Arc::new(Inner {
+            settings,
+            provider,
+            sessions,
+            http2,
+            current: ArcSwap::from_pointee(config),
+            watched: Mutex::new(watched),
+        })))
     }
 
     /// Offers HTTP/1.1 only. For protocols whose clients break on HTTP/2.
     #[must_use]
-    pub fn without_http2(mut self) -> Self {
-        Arc::make_mut(&mut self.config).alpn_protocols = vec![b"http/1.1".to_vec()];
-        self
+    pub fn without_http2(self) -> Self {
+        let inner = &self.0;
+        let mut config = (*inner.current.load_full()).clone();
+        config.alpn_protocols = alpn(false);
+        Self(Arc::new(Inner {
+            settings: inner.settings.clone(),
+            provider: Arc::clone(&inner.provider),
+            sessions: Arc::clone(&inner.sessions),
+            http2: false,
+            current: ArcSwap::from_pointee(config),
+            watched: Mutex::new(Watched::new(files_of(&inner.settings))),
+        }))
     }
 
     /// Reads the files again, now. New connections use what is read; running ones stay.
     ///
     /// # Errors
-    /// As [`Self::load`]; the old pair stays in use.
+    /// As [`Self::load`]; what was in use stays.
     pub fn reload(&self) -> Result<(), Error> {
-        self.pair.reload()
+        self.0.reload()
     }
 
     /// Watches the files until the guard is dropped. A [`crate::Listener`] does this by itself.
     pub fn watch(&self) -> ReloadGuard {
-        reload::watch(&self.pair)
+        reload::watch(&self.0)
     }
 
     pub(crate) async fn accept(&self, socket: Socket) -> Handshake {
@@ -122,7 +215,7 @@ impl ServerTls {
             Ok(None) => return Handshake::Failed(io::ErrorKind::UnexpectedEof.into()),
             Err(error) => return Handshake::Failed(error),
         }
-        let acceptor = TlsAcceptor::from(Arc::clone(&self.config));
+        let acceptor = TlsAcceptor::from(self.0.current.load_full());
         match acceptor.accept(socket).await {
             Ok(stream) => Handshake::Done(Box::new(stream)),
             Err(error) => Handshake::Failed(error),
@@ -133,63 +226,85 @@ impl ServerTls {
 impl fmt::Debug for ServerTls {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_tuple("ServerTls")
-            .field(&self.pair.certificate)
+            .field(&self.0.settings.certificates)
             .finish()
     }
 }
 
-/// The pair in use and the files that it came from.
-struct PairFromFiles {
-    certificate: PathBuf,
-    key: PathBuf,
-    provider: Arc<CryptoProvider>,
-    current: ArcSwap<CertifiedKey>,
-    watched: Mutex<Watched>,
-}
-
-impl PairFromFiles {
-    fn load(
-        certificate: PathBuf,
-        key: PathBuf,
-        provider: Arc<CryptoProvider>,
-    ) -> Result<Self, Error> {
-        let watched = Watched::new(vec![certificate.clone(), key.clone()]);
-        let pair = load_pair(&certificate, &key, &provider)?;
-        Ok(Self {
-            certificate,
-            key,
-            provider,
-            current: ArcSwap::from_pointee(pair),
-            watched: Mutex::new(watched),
-        })
-    }
-
-    fn paths(&self) -> (&Path, &Path) {
-        (&self.certificate, &self.key)
-    }
-}
-
-impl Reload for PairFromFiles {
+impl Reload for Inner {
     fn files_changed(&self) -> bool {
         lock(&self.watched).changed()
     }
 
     fn reload(&self) -> Result<(), Error> {
-        let (certificate, key) = self.paths();
-        let pair = load_pair(certificate, key, &self.provider)?;
-        self.current.store(Arc::new(pair));
+        // Who was let in by a CA that is no longer trusted must not come back by an old session.
+        let sessions = if self.settings.client_ca.is_empty() {
+            Arc::clone(&self.sessions)
+        } else {
+            ServerSessionMemoryCache::new(SESSIONS_MAX)
+        };
+        let config = server_config(&self.settings, &self.provider, sessions, self.http2)?;
+        self.current.store(Arc::new(config));
         Ok(())
     }
 }
 
-impl ResolvesServerCert for PairFromFiles {
-    fn resolve(&self, _: ClientHello<'_>) -> Option<Arc<CertifiedKey>> {
-        Some(self.current.load_full())
+fn files_of(settings: &ServerTlsConfig) -> Vec<PathBuf> {
+    let mut files = settings.client_ca.clone();
+    for identity in &settings.certificates {
+        if let ServerIdentity::Files {
+            certificate, key, ..
+        } = identity
+        {
+            files.extend([certificate.clone(), key.clone()]);
+        }
     }
+    files
 }
 
-impl fmt::Debug for PairFromFiles {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_tuple("PairFromFiles").field(&self.paths()).finish()
-    }
+fn server_config(
+    settings: &ServerTlsConfig,
+    provider: &Arc<CryptoProvider>,
+    sessions: Arc<ServerSessionMemoryCache>,
+    http2: bool,
+) -> Result<ServerConfig, Error> {
+    let unusable = |error: rustls::Error| Error::Tls(error.to_string());
+    let builder = ServerConfig::builder_with_provider(Arc::clone(provider))
+        .with_protocol_versions(settings.versions.list())
+        .map_err(unusable)?;
+    let builder = if settings.client_ca.is_empty() {
+        match settings.client_auth {
+            ClientAuth::None => builder.with_no_client_auth(),
+            ClientAuth::Requested => {
+                builder.with_client_cert_verifier(AnyClientCertificate::new(Arc::clone(provider)))
+            }
+        }
+    } else {
+        builder.with_client_cert_verifier(verifier(&settings.client_ca, provider)?)
+    };
+    let certificates = ByName::load(&settings.certificates, provider)?;
+    let mut config = builder.with_cert_resolver(Arc::new(certificates));
+    config.alpn_protocols = alpn(http2);
+    config.session_storage = sessions;
+    Ok(config)
+}
+
+fn alpn(http2: bool) -> Vec<Vec<u8>> {
+    let all: &[&[u8]] = if http2 {
+        &[b"h2", b"http/1.1"]
+    } else {
+        &[b"http/1.1"]
+    };
+    all.iter().map(|protocol| protocol.to_vec()).collect()
+}
+
+/// Demands a certificate of one of these CAs, valid now.
+fn verifier(
+    files: &[PathBuf],
+    provider: &Arc<CryptoProvider>,
+) -> Result<Arc<dyn ClientCertVerifier>, Error> {
+    let roots = load_root_files(files)?;
+    WebPkiClientVerifier::builder_with_provider(Arc::new(roots), Arc::clone(provider))
+        .build()
+        .map_err(|error| Error::Tls(format!("client CAs: {error}")))
 }

@@ -98,6 +98,7 @@ pub fn client_tls(trusted_pem: &str, identity: Option<&SelfSigned>) -> ClientTls
             key_pkcs8: zeroize::Zeroizing::new(pair.key.serialize_der()),
         }),
         insecure: false,
+        ..ClientTlsConfig::default()
     })
     .unwrap()
 }

@@ -20,6 +20,7 @@ use moat_net::{
     Body, ClientConfig, Drain, Endpoint, HttpClient, Limits, Listener, ListenerConfig, Peer,
     Service,
 };
+use moat_proxy::status::EndpointStatus;
 use moat_proxy::{Config, Proxy, Upstream};
 use rcgen::{CertificateParams, KeyPair};
 use tempfile::TempDir;
@@ -149,8 +150,8 @@ pub fn config(upstreams: &[String]) -> Config {
     let upstreams = upstreams.iter().map(|url| Upstream::parse(url).unwrap());
     let mut config = Config::new(upstreams.collect());
     // Quick enough for a test that waits for a change, slow enough not to be the load.
-    config.health.interval = Duration::from_millis(100);
-    config.health.interval_down = Duration::from_millis(50);
+    config.sites[0].health.interval = Duration::from_millis(100);
+    config.sites[0].health.interval_down = Duration::from_millis(50);
     config
 }
 
@@ -181,16 +182,28 @@ impl Front {
         soon(TcpStream::connect(self.plain.addr)).await.unwrap()
     }
 
+    /// What is known of all endpoints, site after site.
+    pub fn endpoints(&self) -> Vec<EndpointStatus> {
+        let sites = self.proxy.status().sites;
+        sites.into_iter().flat_map(|site| site.endpoints).collect()
+    }
+
+    pub fn in_flight(&self) -> usize {
+        self.endpoints().iter().map(EndpointStatus::in_flight).sum()
+    }
+
     /// Waits until the endpoints' states are these.
     pub async fn until_up(&self, states: &[bool]) {
+        self.until(|front| {
+            let up = front.endpoints().into_iter().map(|one| one.is_up());
+            up.eq(states.iter().copied())
+        })
+        .await;
+    }
+
+    pub async fn until(&self, holds: impl Fn(&Self) -> bool) {
         soon(async {
-            while self
-                .proxy
-                .status()
-                .iter()
-                .map(|one| one.1)
-                .ne(states.iter().copied())
-            {
+            while !holds(self) {
                 tokio::task::yield_now().await;
             }
         })

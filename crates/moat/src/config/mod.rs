@@ -1,6 +1,7 @@
 //! The second stage of configuration: what it means. Services and commands see only [`Config`];
 //! every problem is collected and all are reported together.
 
+mod proxy;
 pub(crate) mod raw;
 pub(crate) mod settings;
 
@@ -16,6 +17,7 @@ use moat_types::{BucketName, EnclaveName, KeyName};
 use crate::endpoint::Endpoint;
 use crate::folder::DataFolder;
 use crate::logs::{self, LogConfig, LogFormat};
+pub(crate) use proxy::{Listen, ProxyConfig, Trace};
 use raw::{FlagValue, Raw};
 
 /// The folder beside which everything works without a flag.
@@ -29,11 +31,6 @@ const LEASE_TTL_DEFAULT: &str = "5m";
 /// Shorter leases would make the key manager part of every request; longer ones would make
 /// disabling a key a promise for tomorrow.
 const LEASE_SECONDS: std::ops::RangeInclusive<u64> = 1..=3600;
-/// Beside 8080, which is taken on most development machines.
-const PROXY_HTTPS_DEFAULT: &str = "0.0.0.0:8090";
-/// Loopback alone: what crosses a plain listener can be read on the way, so opening it to a
-/// network is a decision that somebody writes down.
-const PROXY_HTTP_DEFAULT: &str = "127.0.0.1:8091";
 /// What S3 answers for the classic region, and what clients send that were told none.
 const REGION_DEFAULT: &str = "us-east-1";
 /// Server lines about requests are not logged by default; starts, ends and trouble are.
@@ -42,10 +39,6 @@ const LOG_FILTER_DEFAULT: &str = "warn,moat=info,moat::access=warn";
 const ENCLAVE_DEFAULT: &str = "moat";
 /// The key of SSE-S3, and of SSE-KMS where nobody names one.
 const KEY_DEFAULT: &str = "moat-default";
-/// "The process answers": a proxy in front of one store must pass on the store's own answer about
-/// its key manager instead of hiding the store.
-const HEALTH_PATH_DEFAULT: &str = "/minio/health/live";
-
 /// A certificate chain and its key, PEM files.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) struct TlsFiles {
@@ -122,27 +115,6 @@ pub(crate) struct KmsConfig {
     pub(crate) lease_ttl: Duration,
 }
 
-/// The proxy's part.
-#[derive(Debug, Clone)]
-pub(crate) struct ProxyConfig {
-    pub(crate) listen_https: Option<SocketAddr>,
-    pub(crate) listen_http: Option<SocketAddr>,
-    /// Empty: the store of the same folder.
-    pub(crate) upstreams: Vec<Endpoint>,
-    /// `None`: the CA of the folder if there is one, and in any case those of the system.
-    pub(crate) upstream_ca: Option<PathBuf>,
-    pub(crate) tls: TlsFiles,
-    pub(crate) health_path: String,
-}
-
-impl ProxyConfig {
-    /// Whether the proxy takes anything from the data folder: its certificate, or the store beside it.
-    pub(crate) fn needs_folder(&self, data: &DataFolder) -> bool {
-        let own_certificate = self.listen_https.is_some() && self.tls == data.server_tls("proxy");
-        own_certificate || self.upstreams.is_empty()
-    }
-}
-
 /// Everything, complete and checked.
 #[derive(Debug, Clone)]
 pub(crate) struct Config {
@@ -181,6 +153,25 @@ impl Config {
             flags,
             &mut problems,
         );
+        let config = interpret(&raw, &mut problems);
+        if problems.is_empty() {
+            Ok(config)
+        } else {
+            Err(report(&problems))
+        }
+    }
+}
+
+impl Config {
+    /// The defaults, with only what the environment says about logs: for a command line that is not
+    /// ours and must not mean something else beside a file of ours.
+    pub(crate) fn defaults() -> Result<Self> {
+        let log = |name: &str| {
+            let about_logs = name.starts_with("MOAT_LOG_");
+            about_logs.then(|| std::env::var(name).ok()).flatten()
+        };
+        let mut problems = Vec::new();
+        let raw = Raw::collect(None, &log, Vec::new(), &mut problems);
         let config = interpret(&raw, &mut problems);
         if problems.is_empty() {
             Ok(config)
@@ -240,7 +231,7 @@ fn interpret(raw: &Raw, problems: &mut Vec<String>) -> Config {
             }),
             lease_ttl: reader.one("kms.lease_ttl", LEASE_TTL_DEFAULT, lease_ttl),
         },
-        proxy: proxy(&mut reader, &data),
+        proxy: proxy::read(&mut reader, &data),
         data,
     }
 }
@@ -283,30 +274,6 @@ fn store(reader: &mut Reader<'_>, data: &DataFolder) -> StoreConfig {
             }),
         },
     }
-}
-
-fn proxy(reader: &mut Reader<'_>, data: &DataFolder) -> ProxyConfig {
-    let proxy = ProxyConfig {
-        listen_https: reader.one("proxy.listen_https", PROXY_HTTPS_DEFAULT, socket_or_off),
-        listen_http: reader.one("proxy.listen_http", PROXY_HTTP_DEFAULT, socket_or_off),
-        upstreams: reader.list("proxy.upstreams", |text| Endpoint::parse(text).ok()),
-        upstream_ca: reader.optional("proxy.upstream_ca", |text| Some(PathBuf::from(text))),
-        tls: reader.tls(
-            "proxy.certificate",
-            "proxy.private_key",
-            &data.server_tls("proxy"),
-        ),
-        health_path: reader.one("proxy.health_path", HEALTH_PATH_DEFAULT, |text| {
-            text.starts_with('/').then(|| text.to_owned())
-        }),
-    };
-    if proxy.listen_https.is_none() && proxy.listen_http.is_none() {
-        reader.problems.push(
-            "proxy.listen_https and proxy.listen_http are both off; the proxy needs one of them"
-                .into(),
-        );
-    }
-    proxy
 }
 
 fn switch(text: &str) -> Option<bool> {
@@ -410,6 +377,28 @@ impl Reader<'_> {
         }
     }
 
+    /// Both files or neither.
+    fn given_pair(
+        &mut self,
+        certificate: &'static str,
+        private_key: &'static str,
+    ) -> Option<TlsFiles> {
+        let mut file = |key| self.optional(key, |text| Some(PathBuf::from(text)));
+        match (file(certificate), file(private_key)) {
+            (Some(certificate), Some(private_key)) => Some(TlsFiles {
+                certificate,
+                private_key,
+            }),
+            (None, None) => None,
+            _ => {
+                self.problems.push(format!(
+                    "{certificate} and {private_key} must be given together"
+                ));
+                None
+            }
+        }
+    }
+
     fn buckets(&mut self) -> Vec<BucketRequest> {
         let buckets = self.list("buckets", BucketRequest::parse);
         for (at, bucket) in buckets.iter().enumerate() {
@@ -472,7 +461,8 @@ mod tests {
         let config = read("").unwrap();
         assert_eq!(config.store.listen.port(), 9000);
         assert_eq!(config.data.root(), Path::new(DATA_DEFAULT));
-        assert!(config.proxy.listen_http.unwrap().ip().is_loopback());
+        let plain = config.proxy.listen.iter().find(|listen| !listen.tls);
+        assert!(plain.unwrap().host.unwrap().is_loopback());
         assert_eq!(config.store.kms.default_key.as_str(), "moat-default");
     }
 
@@ -517,7 +507,7 @@ mod tests {
     #[test]
     fn every_default_and_every_row_is_used() {
         // A row that no code reads would be a setting that does nothing.
-        let source = include_str!("mod.rs");
+        let source = concat!(include_str!("mod.rs"), include_str!("proxy.rs"));
         for setting in settings::SETTINGS {
             assert!(
                 source.contains(&format!("\"{}\"", setting.key)),

@@ -37,7 +37,7 @@ impl fmt::Display for Source {
 }
 
 /// A flag's values, under the setting that it sets.
-#[derive(Debug)]
+#[derive(Debug, Clone)]
 pub(crate) struct FlagValue {
     /// The setting.
     pub(crate) key: &'static str,

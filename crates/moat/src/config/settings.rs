@@ -37,6 +37,14 @@ const FILE: &str = "a file";
 const SOCKET: &str = "an address and port, such as 0.0.0.0:9000";
 const SOCKET_OR_OFF: &str = "an address and port, such as 127.0.0.1:8091, or off";
 const ENDPOINT: &str = "https://HOST:PORT";
+const ENDPOINTS: &str =
+    "endpoints such as https://minio{1...4}:9000, each followed by weight=N or zone=NAME if needed";
+const LISTEN: &str = "https://[HOST]:PORT or http://[HOST]:PORT; without HOST all addresses";
+const TLS_VERSION: &str = "1.2 or 1.3";
+const DURATION: &str = "a duration above zero, such as 500ms, 30s or 1m30s";
+const DURATION_OR_ZERO: &str = "a duration, such as 0s, 30s or 1m30s";
+const COUNT: &str = "a number from 1 to 1000";
+const NETWORKS: &str = "addresses or networks, such as 10.0.0.0/8";
 const SWITCH: &str = "on or off";
 const KEY_NAME: &str = "letters, digits, '.', '_' and '-', at most 128";
 
@@ -134,14 +142,105 @@ pub(crate) const SETTINGS: &[Setting] = &[
         &["MOAT_PROXY_LISTEN_HTTP"],
         SOCKET_OR_OFF,
     ),
-    list("proxy.upstreams", &["MOAT_PROXY_UPSTREAMS"], ENDPOINT),
-    one("proxy.upstream_ca", &["MOAT_PROXY_UPSTREAM_CA"], FILE),
-    one("proxy.certificate", &["MOAT_PROXY_CERTIFICATE"], FILE),
-    one("proxy.private_key", &["MOAT_PROXY_PRIVATE_KEY"], FILE),
+    list("proxy.listen", &["MOAT_PROXY_LISTEN"], LISTEN),
+    one(
+        "proxy.admin_listen",
+        &["MOAT_PROXY_ADMIN_LISTEN"],
+        SOCKET_OR_OFF,
+    ),
+    list("proxy.upstreams", &["MOAT_PROXY_UPSTREAMS"], ENDPOINTS),
+    list("proxy.sites", &["MOAT_PROXY_SITES"], ENDPOINTS),
+    list("proxy.upstream_ca", &["MOAT_PROXY_UPSTREAM_CA"], FILE),
+    one(
+        "proxy.upstream_ca_only",
+        &["MOAT_PROXY_UPSTREAM_CA_ONLY"],
+        SWITCH,
+    ),
+    one(
+        "proxy.upstream_certificate",
+        &["MOAT_PROXY_UPSTREAM_CERTIFICATE"],
+        FILE,
+    ),
+    one(
+        "proxy.upstream_private_key",
+        &["MOAT_PROXY_UPSTREAM_PRIVATE_KEY"],
+        FILE,
+    ),
+    one(
+        "proxy.upstream_insecure",
+        &["MOAT_PROXY_UPSTREAM_INSECURE"],
+        SWITCH,
+    ),
+    list("proxy.certificate", &["MOAT_PROXY_CERTIFICATE"], FILE),
+    list("proxy.private_key", &["MOAT_PROXY_PRIVATE_KEY"], FILE),
+    one(
+        "proxy.private_key_password_file",
+        &["MOAT_PROXY_PRIVATE_KEY_PASSWORD_FILE"],
+        FILE,
+    ),
+    list("proxy.client_ca", &["MOAT_PROXY_CLIENT_CA"], FILE),
+    one("proxy.tls_min", &["MOAT_PROXY_TLS_MIN"], TLS_VERSION),
+    one("proxy.tls_max", &["MOAT_PROXY_TLS_MAX"], TLS_VERSION),
     one(
         "proxy.health_path",
         &["MOAT_PROXY_HEALTH_PATH"],
         "a path that begins with /",
+    ),
+    one(
+        "proxy.health_port",
+        &["MOAT_PROXY_HEALTH_PORT"],
+        "a port, or 0 for that of the endpoint",
+    ),
+    one(
+        "proxy.health_interval",
+        &["MOAT_PROXY_HEALTH_INTERVAL"],
+        DURATION,
+    ),
+    one(
+        "proxy.health_timeout",
+        &["MOAT_PROXY_HEALTH_TIMEOUT"],
+        DURATION,
+    ),
+    one("proxy.health_fall", &["MOAT_PROXY_HEALTH_FALL"], COUNT),
+    one("proxy.health_rise", &["MOAT_PROXY_HEALTH_RISE"], COUNT),
+    one("proxy.zone", &["MOAT_PROXY_ZONE"], "a word"),
+    one(
+        "proxy.slow_start",
+        &["MOAT_PROXY_SLOW_START"],
+        DURATION_OR_ZERO,
+    ),
+    one(
+        "proxy.fail_back_after",
+        &["MOAT_PROXY_FAIL_BACK_AFTER"],
+        DURATION_OR_ZERO,
+    ),
+    one("proxy.dns_ttl", &["MOAT_PROXY_DNS_TTL"], DURATION),
+    one("proxy.drain", &["MOAT_PROXY_DRAIN"], DURATION),
+    list(
+        "proxy.trusted_proxies",
+        &["MOAT_PROXY_TRUSTED_PROXIES"],
+        NETWORKS,
+    ),
+    list(
+        "proxy.accept_proxy_protocol",
+        &["MOAT_PROXY_ACCEPT_PROXY_PROTOCOL"],
+        NETWORKS,
+    ),
+    one(
+        "proxy.send_proxy_protocol",
+        &["MOAT_PROXY_SEND_PROXY_PROTOCOL"],
+        "off, v1 or v2",
+    ),
+    one("proxy.hide_key_id", &["MOAT_PROXY_HIDE_KEY_ID"], SWITCH),
+    one(
+        "proxy.trace",
+        &["MOAT_PROXY_TRACE"],
+        "off, all, requests or probes",
+    ),
+    one(
+        "proxy.trace_format",
+        &["MOAT_PROXY_TRACE_FORMAT"],
+        "text or json",
     ),
 ];
 

@@ -1,93 +1,217 @@
-//! The proxy: one service behind a TLS and a plain listener.
+//! The proxy: one service behind all its listeners, and an admin listener beside them.
 
+use std::io::Write as _;
 use std::net::SocketAddr;
 use std::sync::Arc;
 
-use anyhow::Result;
-use moat_net::Drain;
-use moat_net::tls::{ClientAuth, ClientTls, ClientTlsConfig, Roots};
-use moat_proxy::{Config as Settings, HealthConfig, Proxy, Upstream};
+use anyhow::{Context, Result, bail};
+use bytes::Bytes;
+use moat_net::tls::{
+    ClientAuth, ClientIdentity, ClientTls, ClientTlsConfig, Roots, ServerIdentity, ServerTls,
+    ServerTlsConfig,
+};
+use moat_net::{Drain, Limits, Listener, ListenerConfig};
+use moat_pki::{
+    CA_VALIDITY, CaRequest, CertificateAuthority, KeyAlgorithm, LEAF_VALIDITY, LeafRequest,
+    PrivateKey, SubjectName, Usage,
+};
+use moat_proxy::config::SidekickPaths;
+use moat_proxy::trace::Tracer;
+use moat_proxy::{Admin, Config as Settings, Proxy, SiteConfig, Upstream};
+use moat_types::{SystemClock, SystemRandom};
+use zeroize::Zeroizing;
 
-use super::{Bound, bind, load_tls, net_endpoint};
-use crate::config::ProxyConfig;
+use super::{Bound, bind, net_endpoint};
+use crate::config::{Listen, ProxyConfig, TlsFiles};
 use crate::endpoint::Endpoint;
+use crate::files;
 use crate::folder::DataFolder;
+use crate::systemd::Sockets;
 
 /// The flags that choose other addresses.
-pub(crate) const HTTPS_FLAG: &str = "--proxy-https";
-pub(crate) const HTTP_FLAG: &str = "--proxy-http";
+pub(crate) const FLAGS: &str = "--listen, --proxy-https or --proxy-http";
+const ADMIN_FLAG: &str = "--admin";
 
 /// A bound proxy.
 pub(crate) struct ProxyServer {
-    https: Option<Bound<Proxy>>,
-    http: Option<Bound<Proxy>>,
+    listeners: Vec<(bool, Bound<Proxy>)>,
+    admin: Option<Bound<Admin>>,
+    handle: ProxyHandle,
+}
+
+/// What a running proxy is told from outside.
+#[derive(Clone)]
+pub(crate) struct ProxyHandle {
+    proxy: Arc<Proxy>,
+    tls: Option<ServerTls>,
 }
 
 impl ProxyServer {
     /// Binds the listeners, loads the certificates and begins to probe the stores; `store` is used
     /// where no upstream is configured. Must be called inside a runtime.
-    pub(crate) fn open(config: &ProxyConfig, data: &DataFolder, store: Endpoint) -> Result<Self> {
-        let upstreams = if config.upstreams.is_empty() {
-            vec![store]
+    pub(crate) fn open(
+        config: &ProxyConfig,
+        data: &DataFolder,
+        store: Endpoint,
+        sockets: &mut Sockets,
+    ) -> Result<Self> {
+        let mut settings = settings(config, data, store)?;
+        let tls = if config.listen.iter().any(|listen| listen.tls) {
+            Some(server_tls(config, &mut settings)?)
         } else {
-            config.upstreams.clone()
+            None
         };
-        let mut settings = Settings::new(upstreams.iter().map(upstream).collect::<Result<_>>()?);
-        settings.health = HealthConfig {
-            path: config.health_path.clone(),
-            ..HealthConfig::default()
-        };
-        settings.tls = client_tls(config, data, &upstreams)?;
-        let https = match config.listen_https {
-            Some(address) => Some(bind(
-                address,
-                Some(load_tls(&config.tls, ClientAuth::None)?),
-                HTTPS_FLAG,
-            )?),
-            None => None,
-        };
-        let http = config
-            .listen_http
-            .map(|address| bind(address, None, HTTP_FLAG))
+        let mut bound = Vec::with_capacity(config.listen.len());
+        for listen in &config.listen {
+            let listener = bind_one(listen, tls.clone(), sockets)?;
+            bound.push((listen.tls, accept_proxy_headers(listener, config)));
+        }
+        let admin = config
+            .admin
+            .map(|address| bind(address, None, ADMIN_FLAG))
             .transpose()?;
-        let service = Arc::new(Proxy::new(settings)?);
-        let with_service = |listener| Bound {
-            listener,
-            service: Arc::clone(&service),
-        };
+        let proxy = Arc::new(Proxy::new(settings)?);
+        let listeners = bound.into_iter().map(|(tls, listener)| {
+            let service = Arc::clone(&proxy);
+            (tls, Bound { listener, service })
+        });
         Ok(Self {
-            https: https.map(with_service),
-            http: http.map(with_service),
+            listeners: listeners.collect(),
+            admin: admin.map(|listener| Bound {
+                listener,
+                service: Arc::new(Admin::new(Arc::clone(&proxy))),
+            }),
+            handle: ProxyHandle { proxy, tls },
         })
     }
 
-    /// Where it listens with TLS.
+    /// Where it listens, in the order of the configuration: with TLS or without, and the address.
+    pub(crate) fn addresses(&self) -> Vec<(bool, SocketAddr)> {
+        let each = self.listeners.iter();
+        each.map(|(tls, bound)| (*tls, bound.address())).collect()
+    }
+
+    /// Where it first listens with TLS.
     pub(crate) fn https_address(&self) -> Option<SocketAddr> {
-        self.https.as_ref().map(Bound::address)
+        self.first(true)
     }
 
-    /// Where it listens without TLS.
+    /// Where it first listens without TLS.
     pub(crate) fn http_address(&self) -> Option<SocketAddr> {
-        self.http.as_ref().map(Bound::address)
+        self.first(false)
     }
 
-    /// Serves both listeners until drained.
+    fn first(&self, tls: bool) -> Option<SocketAddr> {
+        let (_, bound) = self.listeners.iter().find(|(kind, _)| *kind == tls)?;
+        Some(bound.address())
+    }
+
+    /// Where the admin listener is.
+    pub(crate) fn admin_address(&self) -> Option<SocketAddr> {
+        self.admin.as_ref().map(Bound::address)
+    }
+
+    /// For what is told to it while it runs.
+    pub(crate) fn handle(&self) -> ProxyHandle {
+        self.handle.clone()
+    }
+
+    /// Serves all listeners until drained. The admin listener goes last, to say that the proxy drains.
     pub(crate) async fn serve(self, drain: Drain) {
-        let https = serve(self.https, drain.clone());
-        let http = serve(self.http, drain);
-        tokio::join!(https, http);
+        let mut serving = tokio::task::JoinSet::new();
+        for (_, bound) in self.listeners {
+            serving.spawn(bound.serve(drain.clone()));
+        }
+        let proxy = Arc::clone(&self.handle.proxy);
+        let told = drain.clone();
+        serving.spawn(async move {
+            told.started().await;
+            proxy.begin_to_drain();
+        });
+        let admin_drain = Drain::new();
+        let admin = self
+            .admin
+            .map(|bound| tokio::spawn(bound.serve(admin_drain.clone())));
+        while serving.join_next().await.is_some() {}
+        admin_drain.start(std::time::Duration::ZERO);
+        if let Some(admin) = admin {
+            let _ = admin.await;
+        }
     }
 }
 
-async fn serve(bound: Option<Bound<Proxy>>, drain: Drain) {
-    if let Some(bound) = bound {
-        bound.serve(drain).await;
+impl ProxyHandle {
+    /// Takes a new configuration into use: sites, health checks, trust, and the content of all
+    /// certificate files. Listeners stay as they are.
+    pub(crate) fn reload(
+        &self,
+        config: &ProxyConfig,
+        data: &DataFolder,
+        store: Endpoint,
+    ) -> Result<()> {
+        let mut settings = settings(config, data, store)?;
+        if config.auto_tls.is_empty() {
+            if let Some(tls) = &self.tls {
+                tls.reload()?;
+            }
+        } else if let Some(paths) = &mut settings.sidekick_paths {
+            // Its key lives in this process alone, so the certificate stays until the end.
+            paths.certificate = self.proxy.shown_certificate();
+        }
+        Ok(self.proxy.reload(settings)?)
     }
 }
 
-fn upstream(endpoint: &Endpoint) -> Result<Upstream> {
-    Ok(Upstream {
-        endpoint: net_endpoint(endpoint)?,
+/// Everything but what listens.
+fn settings(config: &ProxyConfig, data: &DataFolder, store: Endpoint) -> Result<Settings> {
+    let sites = if config.sites.is_empty() {
+        vec![vec![Upstream::new(net_endpoint(&store)?)]]
+    } else {
+        config.sites.clone()
+    };
+    let tls = client_tls(config, data, &sites)?;
+    let count = sites.len();
+    let site = |(index, upstreams): (usize, Vec<Upstream>)| {
+        let mut health = config.health.clone();
+        if let Some(path) = &config.last_site_health_path
+            && index + 1 == count
+        {
+            health.path.clone_from(path);
+        }
+        SiteConfig {
+            upstreams,
+            health,
+            tls: tls.clone(),
+        }
+    };
+    let mut settings = Settings::of_sites(sites.into_iter().enumerate().map(site).collect());
+    settings.balance = config.balance;
+    settings.zone.clone_from(&config.zone);
+    settings.slow_start = config.slow_start;
+    settings.fail_back_after = config.fail_back_after;
+    settings.dns_ttl = config.dns_ttl;
+    settings.trusted_proxies.clone_from(&config.trusted_proxies);
+    settings.send_proxy_protocol = config.send_proxy_protocol;
+    settings.hide_key_id_on_plain = config.hide_key_id;
+    settings.sidekick_paths = config.sidekick_paths.then(SidekickPaths::default);
+    settings.tracer = tracer(config).map(Arc::new);
+    Ok(settings)
+}
+
+fn tracer(config: &ProxyConfig) -> Option<Tracer> {
+    let trace = &config.trace;
+    trace.is_on().then(|| {
+        let print = |line: &str| {
+            // Nobody reads any more; what is served matters more than what is printed.
+            let _ = std::io::stdout().lock().write_all(line.as_bytes());
+        };
+        Tracer::new(
+            trace.filter.clone(),
+            trace.form,
+            trace.changes,
+            Arc::new(SystemClock),
+            Box::new(print),
+        )
     })
 }
 
@@ -96,27 +220,131 @@ fn upstream(endpoint: &Endpoint) -> Result<Upstream> {
 fn client_tls(
     config: &ProxyConfig,
     data: &DataFolder,
-    upstreams: &[Endpoint],
+    sites: &[Vec<Upstream>],
 ) -> Result<Option<ClientTls>> {
-    if !upstreams.iter().any(|upstream| upstream.tls) {
+    let any_tls = sites.iter().flatten().any(|one| one.endpoint.is_tls());
+    if !any_tls {
         return Ok(None);
     }
     let own = || Some(data.ca_certificate()).filter(|path| path.exists());
     let roots = Roots {
         // Our own store needs none of them, and reading them takes a part of the start.
-        system: !config.upstreams.is_empty(),
+        system: !config.sites.is_empty() && config.system_roots,
         files: config
             .upstream_ca
             .clone()
-            .or_else(own)
-            .into_iter()
-            .collect(),
+            .unwrap_or_else(|| own().into_iter().collect()),
         pem: Vec::new(),
     };
+    let identity = config.upstream_identity.as_ref();
     let settings = ClientTlsConfig {
         roots,
-        identity: None,
-        insecure: false,
+        identity: identity.map(|files| ClientIdentity::Files {
+            certificate: files.certificate.clone(),
+            key: files.private_key.clone(),
+        }),
+        insecure: config.insecure,
+        versions: config.versions,
     };
     Ok(Some(ClientTls::load(settings)?))
+}
+
+fn server_tls(config: &ProxyConfig, settings: &mut Settings) -> Result<ServerTls> {
+    let certificates = if config.auto_tls.is_empty() {
+        identities(config)?
+    } else {
+        let (identity, pem) = self_made(&config.auto_tls)?;
+        if let Some(paths) = &mut settings.sidekick_paths {
+            paths.certificate = Some(pem);
+        }
+        vec![identity]
+    };
+    Ok(ServerTls::with(ServerTlsConfig {
+        certificates,
+        client_auth: ClientAuth::None,
+        client_ca: config.client_ca.clone(),
+        versions: config.versions,
+    })?)
+}
+
+fn identities(config: &ProxyConfig) -> Result<Vec<ServerIdentity>> {
+    let password = match (&config.key_password, &config.key_password_file) {
+        (Some(password), _) => Some(password.clone()),
+        (None, Some(path)) => Some(files::read_password(path)?),
+        (None, None) => None,
+    };
+    let identity = |pair: &TlsFiles| ServerIdentity::Files {
+        certificate: pair.certificate.clone(),
+        key: pair.private_key.clone(),
+        password: password.clone(),
+    };
+    Ok(config.certificates.iter().map(identity).collect())
+}
+
+/// A certificate for these names by a CA that is forgotten at once, and the PEM that clients may trust.
+fn self_made(names: &[String]) -> Result<(ServerIdentity, String)> {
+    let subject = |name: &String| {
+        SubjectName::parse(name)
+            .with_context(|| format!("{name:?} is neither a name nor an address"))
+    };
+    let names: Vec<_> = names.iter().map(subject).collect::<Result<_>>()?;
+    let (clock, random) = (&SystemClock, &SystemRandom);
+    let request = CaRequest {
+        common_name: "moat proxy, made at its start".to_owned(),
+        algorithm: KeyAlgorithm::EcdsaP256,
+        validity: CA_VALIDITY,
+        permitted: Vec::new(),
+    };
+    let authority = CertificateAuthority::create(&request, clock, random)?;
+    let request = LeafRequest {
+        common_name: names.first().map(ToString::to_string).unwrap_or_default(),
+        usage: Usage::Server,
+        names,
+        validity: LEAF_VALIDITY,
+    };
+    let key = PrivateKey::generate(KeyAlgorithm::EcdsaP256)?;
+    let issued = authority.issue(&request, &key, clock, random)?;
+    let identity = ServerIdentity::Der {
+        chain: issued.chain().into_iter().map(Bytes::from).collect(),
+        key_pkcs8: Zeroizing::new(key.to_pkcs8().expose().to_vec()),
+    };
+    Ok((identity, authority.certificate_pem()))
+}
+
+fn accept_proxy_headers(listener: Listener, config: &ProxyConfig) -> Listener {
+    if config.accept_proxy_protocol.is_empty() {
+        return listener;
+    }
+    let networks = config.accept_proxy_protocol.clone();
+    let from = move |address| networks.iter().any(|network| network.contains(address));
+    listener.with_proxy_protocol(Arc::new(from))
+}
+
+/// Binds a listener, or takes it over from systemd.
+fn bind_one(listen: &Listen, tls: Option<ServerTls>, sockets: &mut Sockets) -> Result<Listener> {
+    let tls = tls.filter(|_| listen.tls);
+    let mut last = None;
+    for address in listen.addresses() {
+        let config = ListenerConfig {
+            address,
+            tls: tls.clone(),
+            limits: Limits::default(),
+        };
+        if let Some(socket) = sockets.take(listen.port) {
+            return Ok(Listener::take_over(socket, config)?);
+        }
+        match Listener::bind(config) {
+            Ok(listener) => return Ok(listener),
+            // A machine without IPv6 listens on IPv4 alone.
+            Err(moat_net::Error::AddressInUse { address, source }) => {
+                last = Some(moat_net::Error::AddressInUse { address, source });
+                break;
+            }
+            Err(error) => last = Some(error),
+        }
+    }
+    match last {
+        Some(error) => bail!("{error} ({FLAGS})"),
+        None => bail!("{listen} has no address to listen on ({FLAGS})"),
+    }
 }
