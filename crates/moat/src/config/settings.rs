@@ -36,7 +36,6 @@ const FOLDER: &str = "a folder";
 const FILE: &str = "a file";
 const SOCKET: &str = "an address and port, such as 0.0.0.0:9000";
 const SOCKET_OR_OFF: &str = "an address and port, such as 127.0.0.1:8091, or off";
-const ENDPOINT: &str = "https://HOST:PORT";
 const ENDPOINTS: &str =
     "endpoints such as https://minio{1...4}:9000, each followed by weight=N or zone=NAME if needed";
 const LISTEN: &str = "https://[HOST]:PORT or http://[HOST]:PORT; without HOST all addresses";
