@@ -203,7 +203,7 @@ impl RawClient {
                 key_pkcs8: zeroize::Zeroizing::new(private.secret_der().to_vec()),
             }),
             insecure: false,
-            ..ClientTlsConfig::default()
+            ..moat_net::tls::ClientTlsConfig::default()
         });
         let config = moat_net::ClientConfig {
             tls: Some(tls.unwrap()),
