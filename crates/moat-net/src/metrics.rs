@@ -29,6 +29,9 @@ pub fn install() -> Result<(), Error> {
     let handle = PrometheusBuilder::new()
         .set_buckets_for_metric(Matcher::Suffix("_seconds".into()), &SECONDS)
         .map_err(|_| Error::MetricsRecorder)?
+        // Seconds as well, under a name that others gave.
+        .set_buckets_for_metric(Matcher::Suffix("_response_time".into()), &SECONDS)
+        .map_err(|_| Error::MetricsRecorder)?
         .install_recorder()
         .map_err(|_| Error::MetricsRecorder)?;
     let _ = HANDLE.set(handle);
@@ -43,9 +46,30 @@ pub fn render() -> String {
         .unwrap_or_default()
 }
 
+/// The metrics whose names begin with `prefix`.
+pub fn render_prefix(prefix: &str) -> String {
+    let wanted = |line: &&str| {
+        let name = line
+            .strip_prefix("# TYPE ")
+            .or_else(|| line.strip_prefix("# HELP "))
+            .unwrap_or(line);
+        name.starts_with(prefix)
+    };
+    let all = render();
+    all.lines()
+        .filter(wanted)
+        .flat_map(|line| [line, "\n"])
+        .collect()
+}
+
 /// [`render`] as a response.
 pub fn response() -> Response<Body> {
-    let mut response = Response::new(Body::full(render()));
+    text_response(render())
+}
+
+/// Metrics in text as a response.
+pub fn text_response(text: String) -> Response<Body> {
+    let mut response = Response::new(Body::full(text));
     response.headers_mut().insert(
         CONTENT_TYPE,
         HeaderValue::from_static("text/plain; version=0.0.4; charset=utf-8"),
@@ -75,5 +99,10 @@ mod tests {
         install().unwrap();
         metrics::counter!("moat_test_total", "label" => "x").increment(2);
         assert!(render().contains("moat_test_total{label=\"x\"} 2"));
+        metrics::histogram!("other_response_time").record(0.2);
+        let other = render_prefix("other_");
+        assert!(other.contains("# TYPE other_response_time histogram\n"));
+        assert!(other.contains("other_response_time_count 1\n"));
+        assert!(!other.contains("moat_test_total"));
     }
 }

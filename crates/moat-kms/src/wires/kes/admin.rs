@@ -9,7 +9,7 @@ use super::Call;
 use super::answer::{Answer, Refusal, json, text};
 use super::message::{self, ListFrom, Nothing, PolicyOfIdentity};
 use crate::core::{IdentityInfo, ListQuery, PolicyInfo};
-use crate::policy::PathPolicy;
+use crate::policy::{Command, PathPolicy};
 use crate::rows::{Origin, Scope};
 
 /// What stands before the text of every identity in the rows; KES's clients do not know it.
@@ -72,10 +72,14 @@ impl<M: MetaStore> Call<M> {
             let status = StatusCode::NOT_FOUND;
             return Err(Refusal::new(status, text::IDENTITY_NOT_FOUND));
         }
-        // The root identity stands in the configuration; it is as old as what it works in.
+        self.describe_root(own).await
+    }
+
+    /// The root identity stands in the configuration; it is as old as what it works in.
+    async fn describe_root(&self, identity: Option<String>) -> Answer {
         let enclave = self.core.enclave_info(&self.caller, &self.enclave).await?;
         json(&message::IdentityInfo {
-            identity: own,
+            identity,
             admin: true,
             policy: None,
             created_at: message::created_at(&enclave.created),
@@ -85,6 +89,13 @@ impl<M: MetaStore> Call<M> {
 
     pub(super) async fn describe_identity(&self) -> Answer {
         let identity = message::parse_identity(&self.argument)?;
+        if self.core.is_root(&identity) {
+            let (scope, command) = (self.scope(), Command::IdentityStatus);
+            self.core
+                .permit(&self.caller, &scope, command, &identity.to_string())
+                .await?;
+            return self.describe_root(None).await;
+        }
         let info = self
             .core
             .identity_info(&self.caller, &self.scope(), &identity)

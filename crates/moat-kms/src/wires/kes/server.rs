@@ -63,7 +63,9 @@ impl<M: MetaStore> Call<M> {
         metrics::gauge!("kes_system_num_cpu").set(processors);
         metrics::gauge!("kes_system_num_cpu_used").set(processors);
         metrics::gauge!("kes_system_mem_heap_used").set(resident_bytes() as f64);
-        Ok(moat_net::metrics::response())
+        // KES's client refuses families of several series, and those that it does not know are such.
+        let text = moat_net::metrics::render_prefix("kes_");
+        Ok(moat_net::metrics::text_response(text))
     }
 
     pub(super) async fn apis(&self) -> Answer {
