@@ -775,6 +775,49 @@ impl Client {
         self.read(&path).await
     }
 
+    /// Wraps an epoch key under the latest version of its KMS key.
+    ///
+    /// # Errors
+    /// [`Error`].
+    pub async fn rewrap_epoch(
+        &self,
+        enclave: &EnclaveName,
+        key: &KeyName,
+        request: &wire::OpenEpoch,
+    ) -> Result<wire::RewrappedEpoch, Error> {
+        let path = format!("/v1/enclaves/{enclave}/keys/{key}/epochs/rewrap");
+        self.change(&path, request, Repeat::Safe).await
+    }
+
+    /// The keys that seal the key manager's state.
+    ///
+    /// # Errors
+    /// [`Error`].
+    pub async fn hsm_status(&self) -> Result<wire::HsmStatus, Error> {
+        self.read("/v1/hsm").await
+    }
+
+    /// Seals the state under another key: a file or a `pkcs11:` URI on the server's machine, or the
+    /// key that its configuration names.
+    ///
+    /// # Errors
+    /// [`Error`].
+    pub async fn rotate_hsm(&self, to: Option<&str>) -> Result<wire::HsmRotation, Error> {
+        let to = to.map(str::to_owned);
+        self.change("/v1/hsm/rotate", &wire::RotateHsm { to }, Repeat::Safe)
+            .await
+    }
+
+    /// A backup of the state, encrypted.
+    ///
+    /// # Errors
+    /// [`Error`].
+    pub async fn backup(&self) -> Result<Bytes, Error> {
+        self.transport
+            .call(&Method::GET, "/v1/backup", None, Repeat::Safe)
+            .await
+    }
+
     async fn list<T: DeserializeOwned>(
         &self,
         path: &str,

@@ -24,8 +24,9 @@ pub const CONNECT_TIMEOUT: Duration = Duration::from_secs(3);
 pub const RESPONSE_TIMEOUT: Duration = Duration::from_secs(10);
 /// How long an endpoint that could not be reached is asked last.
 pub const REST: Duration = Duration::from_secs(10);
-/// The largest answer: a page of a listing is some hundred KiB.
-const ANSWER_BYTES_MAX: usize = 16 << 20;
+/// The largest answer: a page of a listing is some hundred KiB, a backup of half a million keys
+/// 256 MiB.
+const ANSWER_BYTES_MAX: usize = (256 << 20) + (1 << 20);
 
 /// Whether a request may be sent again after it may have been carried out.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]

@@ -624,6 +624,59 @@ pub struct Decision {
 #[serde(deny_unknown_fields)]
 pub struct Nothing {}
 
+/// An epoch key, wrapped anew.
+#[derive(Clone, PartialEq, Eq, Debug, Serialize, Deserialize)]
+pub struct RewrappedEpoch {
+    /// The version that wraps it now.
+    pub version: u32,
+    /// The new wrapped form.
+    pub wrapped: Base64,
+}
+
+/// A key that seals the key manager's state.
+#[derive(Clone, PartialEq, Eq, Debug, Serialize, Deserialize)]
+pub struct HsmKeyInfo {
+    /// Its id, in hex.
+    pub id: String,
+    /// What it is; absent if the node that answers does not have it.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub about: Option<String>,
+    /// Whether new enclaves are sealed under it.
+    pub current: bool,
+    /// How many enclaves, the system among them, are sealed under it.
+    pub enclaves: u64,
+    /// What is wrong with it, if anything.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub problem: Option<String>,
+}
+
+/// The keys that seal the key manager's state.
+#[derive(Clone, PartialEq, Eq, Debug, Serialize, Deserialize)]
+pub struct HsmStatus {
+    /// Those that the node has, and those that the state names.
+    pub keys: Vec<HsmKeyInfo>,
+}
+
+/// A change of the key that seals the state.
+#[derive(Clone, PartialEq, Eq, Debug, Default, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct RotateHsm {
+    /// A file or a `pkcs11:` URI on the server's machine; without it, the configured key.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub to: Option<String>,
+}
+
+/// What a change of that key did.
+#[derive(Clone, PartialEq, Eq, Debug, Serialize, Deserialize)]
+pub struct HsmRotation {
+    /// The id of the key that seals now.
+    pub id: String,
+    /// What it is.
+    pub about: String,
+    /// How many enclaves were sealed anew.
+    pub enclaves: u64,
+}
+
 /// Lines of the audit, and what a reader needs to hold the files against.
 #[derive(Clone, PartialEq, Eq, Debug, Serialize, Deserialize)]
 pub struct Audit {

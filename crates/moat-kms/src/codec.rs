@@ -129,6 +129,11 @@ impl<'a> Reader<'a> {
         std::str::from_utf8(self.bytes()?).map_err(|_| Malformed)
     }
 
+    /// Whether everything was read.
+    pub(crate) const fn is_empty(&self) -> bool {
+        self.0.is_empty()
+    }
+
     /// The row must end here.
     pub(crate) fn end(self) -> Result<(), Malformed> {
         if self.0.is_empty() {

@@ -6,6 +6,7 @@ use moat_kms_client::Identity;
 use moat_types::{EnclaveName, KeyName, KeyVersion};
 
 use crate::audit::AuditError;
+use crate::backup::BackupError;
 use crate::hsm::HsmError;
 use crate::policy::{Command, PolicyError};
 use crate::rows::Algorithm;
@@ -218,6 +219,9 @@ pub enum Error {
     /// The metadata engine failed.
     #[error("key manager state: {0}")]
     Store(#[from] moat_meta::Error),
+    /// A backup could not be taken.
+    #[error(transparent)]
+    Backup(#[from] BackupError),
     /// The audit could not be written, so the operation was not done or its result withheld.
     #[error("audit: {0}")]
     Audit(#[from] AuditError),
@@ -247,6 +251,7 @@ impl Error {
             Self::Contended
             | Self::Damaged { .. }
             | Self::Hsm(_)
+            | Self::Backup(_)
             | Self::Store(_)
             | Self::Audit(_) => Fault::Server,
             _ => Fault::Caller,

@@ -5,6 +5,7 @@
 //! other, and what it gets are leases of epoch keys.
 
 pub mod audit;
+mod backup;
 mod codec;
 mod core;
 mod envelope;
@@ -26,14 +27,15 @@ pub use crate::core::{
     BATCH_ITEMS_MAX, CONTEXT_BYTES_MAX, Caller, Core, CoreConfig, DATA_KEY_BYTES,
     DATA_KEY_BYTES_MAX, DELETION_GRACE, DELETION_GRACE_MAX, DUE_INTERVAL, DataKey, Decider,
     Decision, Decrypt, Decrypted, EnclaveInfo, Encrypt, Encrypted, EpochGrant, ExportedVersion,
-    Generate, IMPORTED_VERSIONS_MAX, IdentityInfo, Import, KEY_VERSIONS_MAX, KeyInfo,
-    KeyVersionInfo, ListQuery, Mac, MacCode, NewKey, OpenedEpoch, PLAINTEXT_BYTES_MAX, Page,
-    PendingDeletion, PolicyInfo, ROTATION_MAX, ROTATION_MIN, SERVICE_ACCOUNTS_MAX, TAG_BYTES_MAX,
-    TAGS_MAX, Tags,
+    Generate, HsmInfo, HsmRotation, HsmSource, HsmStatus, IMPORTED_VERSIONS_MAX, IdentityInfo,
+    Import, KEY_VERSIONS_MAX, KeyInfo, KeyVersionInfo, ListQuery, Mac, MacCode, NewKey, NodeConfig,
+    OpenedEpoch, PLAINTEXT_BYTES_MAX, Page, PendingDeletion, PolicyInfo, ROTATION_MAX,
+    ROTATION_MIN, RewrappedEpoch, SERVICE_ACCOUNTS_MAX, TAG_BYTES_MAX, TAGS_MAX, Tags,
 };
+pub use backup::{BACKUP_BYTES_MAX, BackupError, BackupInfo, restore};
 pub use envelope::{OVERHEAD_BYTES, ciphertext_version};
 pub use error::{DenyReason, Error, Fault, OpenError};
-pub use hsm::{Hsm, HsmError, HsmKey};
+pub use hsm::{Hsm, HsmError, HsmKey, TokenKey, TokenUri, UriError};
 pub use kes_store::{StoredKeyError, parse_minio_secret_key, parse_stored_key};
 pub use policy::{Command, PATTERNS_MAX, PathPolicy, Policy, PolicyError, Verdict};
 pub use rows::{Algorithm, Origin, Scope};

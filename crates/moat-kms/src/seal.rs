@@ -9,8 +9,9 @@ use aws_lc_rs::aead::{AES_256_GCM, Aad, LessSafeKey, NONCE_LEN, Nonce, UnboundKe
 use moat_types::{Random, SecretBytes};
 use zeroize::Zeroizing;
 
-const FORMAT: u8 = 1;
-const TAG_BYTES: usize = 16;
+pub(crate) const FORMAT: u8 = 1;
+pub(crate) const TAG_BYTES: usize = 16;
+pub(crate) const NONCE_BYTES: usize = NONCE_LEN;
 
 /// Seals the rows of one enclave (or of the system) under its enclave key.
 pub(crate) struct Sealer(LessSafeKey);
@@ -47,7 +48,7 @@ pub(crate) fn seal_with(
     let tag = key
         .seal_in_place_separate_tag(
             Nonce::assume_unique_for_key(nonce),
-            associated_data(context),
+            Aad::from(associated_data(context)),
             &mut out[1 + NONCE_LEN..],
         )
         .expect("rows are far below the limit of the cipher");
@@ -65,15 +66,15 @@ pub(crate) fn open_sealed(key: &LessSafeKey, context: &[u8], sealed: &[u8]) -> O
     let plaintext = key
         .open_in_place(
             Nonce::assume_unique_for_key(*nonce),
-            associated_data(context),
+            Aad::from(associated_data(context)),
             &mut buffer,
         )
         .ok()?;
     Some(SecretBytes::new(plaintext.to_vec()))
 }
 
-fn associated_data(context: &[u8]) -> Aad<Vec<u8>> {
-    Aad::from([b"moat kms row\0".as_slice(), &[FORMAT], context].concat())
+pub(crate) fn associated_data(context: &[u8]) -> Vec<u8> {
+    [b"moat kms row\0".as_slice(), &[FORMAT], context].concat()
 }
 
 #[cfg(test)]

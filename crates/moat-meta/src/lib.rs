@@ -4,6 +4,7 @@
 //! (`moat_testkit::meta_contract`) holds for every engine.
 
 mod embedded;
+mod engine;
 pub mod files;
 mod postgres;
 
@@ -13,6 +14,7 @@ use std::ops::Range;
 use bytes::Bytes;
 
 pub use embedded::{Embedded, Options};
+pub use engine::Engine;
 pub use postgres::{DatabaseUrl, DatabaseUrlError, Postgres};
 
 /// The longest key. A B-tree page of PostgreSQL must hold three; S3's object keys are at most 1,024

@@ -7,6 +7,8 @@ use clap::{Args, Parser, Subcommand, ValueEnum};
 use moat_pki::KeyAlgorithm;
 
 use crate::config::raw::FlagValue;
+use crate::kms_backup::{KmsBackupArgs, KmsRestoreArgs};
+use crate::kms_hsm::KmsHsmCommand;
 use crate::sidekick::SidekickArgs;
 
 /// Keeps a data lake encrypted: an S3 store, a key manager and a TLS proxy in one program.
@@ -20,7 +22,7 @@ pub(crate) struct Cli {
 #[derive(Debug, Subcommand)]
 pub(crate) enum Command {
     /// Run store, key manager and proxy together on one folder; the first start makes everything
-    Up(UpArgs),
+    Up(Box<UpArgs>),
     /// Run the S3 store alone
     Store(StoreArgs),
     /// Run the proxy alone, in front of one or more S3 stores
@@ -117,8 +119,10 @@ flags! {
         certificate, "kms-certificate", "FILE" => "kms.certificate";
         /// Its private key, PKCS#8 PEM
         private_key, "kms-private-key", "FILE" => "kms.private_key";
-        /// The HSM key, hsm:aes256:... [default: DIR/kms/hsm.key, or MOAT_HSM_KEY]
-        hsm_key, "hsm-key", "FILE" => "kms.hsm_key";
+        /// The HSM key: a file with hsm:aes256:..., or pkcs11:... [default: DIR/kms/hsm.key, or MOAT_HSM_KEY]
+        hsm_key, "hsm-key", "FILE|URI" => "kms.hsm_key";
+        /// The database that several key managers share [default: off, the state is in the folder]
+        database, "kms-database", "URL" => "kms.database";
     }
 }
 
@@ -325,6 +329,13 @@ pub(crate) enum KmsCommand {
     /// Work with enclaves
     #[command(subcommand)]
     Enclave(KmsEnclaveCommand),
+    /// Work with the key that seals the key manager's state
+    #[command(subcommand)]
+    Hsm(KmsHsmCommand),
+    /// Write an encrypted backup of the key manager's state while it serves
+    Backup(KmsBackupArgs),
+    /// Put a backup into a new folder or database; the HSM key must be there
+    Restore(KmsRestoreArgs),
 }
 
 #[derive(Debug, Args)]

@@ -20,6 +20,7 @@ use crate::config::{Config, TlsFiles};
 use crate::credentials::Credentials;
 use crate::files::{self, Access};
 use crate::folder::DataFolder;
+use crate::hsm_place::HsmPlace;
 use crate::lock::FolderLock;
 
 /// The password of the truststores: Java's own default. They hold one public certificate, nothing
@@ -424,7 +425,10 @@ fn make_root_api_key(data: &DataFolder, world: World<'_>) -> Result<()> {
 /// Makes the HSM key unless the environment or another file gives one.
 fn make_hsm_key(config: &Config, world: World<'_>) -> Result<()> {
     let path = config.data.hsm_key();
-    if path.exists() || config.kms.hsm_key != path || hsm_key_from_env().is_some() {
+    if path.exists()
+        || config.kms.hsm_key != HsmPlace::File(path.clone())
+        || hsm_key_from_env().is_some()
+    {
         return Ok(());
     }
     let state = config.data.kms_state();

@@ -8,7 +8,7 @@
 //!   trust/   ca.pem truststore.p12 truststore.jks   0755, for clients: nothing secret
 //!   tls/     {store,kms,proxy}.{crt,key}            0700
 //!   identity/ store.{crt,key} root.key              0700  who the store and the operator are to the key manager
-//!   kms/     hsm.key, state, audit, lock            0700
+//!   kms/     hsm.key, state or node, audit, lock    0700
 //!   store/   metadata, blobs, lock                  0700
 //! ```
 
@@ -84,6 +84,11 @@ impl DataFolder {
     /// The key manager's sealed state.
     pub(crate) fn kms_state(&self) -> PathBuf {
         self.0.join("kms/state")
+    }
+
+    /// The name of this key manager among those that share a database.
+    pub(crate) fn kms_node(&self) -> PathBuf {
+        self.0.join("kms/node")
     }
 
     /// The key manager's audit log.

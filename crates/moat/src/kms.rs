@@ -452,6 +452,7 @@ fn folder(data: Option<PathBuf>) -> DataFolder {
     DataFolder::new(data.unwrap_or_else(|| PathBuf::from(DATA_DEFAULT)))
 }
 
+/// Reaches the key manager that the arguments name.
 pub(crate) fn connect(args: &KmsClientArgs) -> Result<Connection> {
     let data = folder(args.data.clone());
     let endpoint = args

@@ -10,9 +10,12 @@ mod endpoint;
 mod files;
 mod first_start;
 mod folder;
+mod hsm_place;
 mod keyring;
 mod kms;
 mod kms_access;
+mod kms_backup;
+mod kms_hsm;
 mod lock;
 mod logs;
 mod pki;
@@ -55,7 +58,7 @@ fn run(command: Command) -> Result<ExitCode> {
     let runtime = tokio::runtime::Runtime::new().context("the runtime can't be started")?;
     runtime.block_on(async {
         match command {
-            Command::Up(args) => up::up(args).await,
+            Command::Up(args) => up::up(*args).await,
             Command::Store(args) => up::store_server(args).await,
             Command::Proxy(args) => match args.command {
                 Some(ProxyCommand::Top(args)) => proxy_top::run(args).await,
@@ -70,6 +73,9 @@ fn run(command: Command) -> Result<ExitCode> {
                 KmsCommand::Identity(command) => kms::identity(command).await,
                 KmsCommand::Policy(command) => kms_access::policy(command).await,
                 KmsCommand::Enclave(command) => kms_access::enclave(command).await,
+                KmsCommand::Hsm(command) => kms_hsm::run(command).await,
+                KmsCommand::Backup(args) => kms_backup::backup(args).await,
+                KmsCommand::Restore(args) => kms_backup::restore(args).await,
             },
             Command::Doctor(args) => doctor::run(args).await,
             Command::Pki(_) => unreachable!("handled without a runtime"),

@@ -36,6 +36,15 @@ pub struct OpenedEpoch {
     pub lease_ttl: Duration,
 }
 
+/// An epoch key, wrapped anew.
+#[derive(Clone, Debug)]
+pub struct RewrappedEpoch {
+    /// The version that wraps it now.
+    pub version: KeyVersion,
+    /// The wrapped form, which takes the place of the old one.
+    pub wrapped: Vec<u8>,
+}
+
 const EPOCH_KEY_BYTES: usize = 32;
 
 impl<M: MetaStore> Core<M> {
@@ -77,6 +86,47 @@ impl<M: MetaStore> Core<M> {
         }
         .await;
         trail.committed(result).await
+    }
+
+    /// Wraps an epoch key under the latest version of its KMS key. Releases nothing: whoever has
+    /// the old wrapped form gets a new one.
+    ///
+    /// # Errors
+    /// As [`Core::open_epoch`].
+    pub async fn rewrap_epoch(
+        &self,
+        caller: &Caller,
+        enclave: &EnclaveName,
+        name: &KeyName,
+        bucket: &BucketName,
+        epoch: EpochId,
+        wrapped: &[u8],
+    ) -> Result<RewrappedEpoch, Error> {
+        let (scope, command) = (Scope::Enclave(enclave.clone()), Command::EpochRewrap);
+        let purpose = Purpose::Epoch { bucket, epoch };
+        let mut trail = self
+            .trail(caller, &scope, command)
+            .key(name)
+            .context(&purpose.context())
+            .lease(bucket, epoch);
+        let result = async {
+            let row = self
+                .usable_key(caller, &scope, enclave, name, command)
+                .await?;
+            let (version, key) = unwrap(&row, enclave, name, purpose, wrapped)?;
+            let latest = encrypting_version(name, &row, None)?;
+            trail.version(latest.number);
+            let wrapped = match latest.number == version {
+                true => wrapped.to_vec(),
+                false => self.wrap(latest, enclave, name, purpose, &key),
+            };
+            Ok(RewrappedEpoch {
+                version: latest.number,
+                wrapped,
+            })
+        }
+        .await;
+        trail.noted(result).await
     }
 
     /// Opens a wrapped epoch key and leases it.

@@ -6,10 +6,12 @@
 //! caller went away in the middle shows as `begun` without an end.
 
 mod access;
+mod backup;
 mod data;
 mod due;
 mod enclaves;
 mod epochs;
+mod hsm;
 mod identities;
 mod keys;
 mod lifecycle;
@@ -20,6 +22,7 @@ mod trail;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
+use bytes::Bytes;
 use moat_kms_client::Identity;
 use moat_meta::MetaStore;
 use moat_types::{Clock, Random, SecretBytes};
@@ -33,7 +36,8 @@ pub use data::{
 };
 pub use due::DUE_INTERVAL;
 pub use enclaves::EnclaveInfo;
-pub use epochs::{EpochGrant, OpenedEpoch};
+pub use epochs::{EpochGrant, OpenedEpoch, RewrappedEpoch};
+pub use hsm::{HsmInfo, HsmRotation, HsmStatus};
 pub use identities::{IdentityInfo, SERVICE_ACCOUNTS_MAX, TAG_BYTES_MAX, TAGS_MAX, Tags};
 pub use keys::{
     IMPORTED_VERSIONS_MAX, Import, KEY_VERSIONS_MAX, KeyInfo, KeyVersionInfo, NewKey,
@@ -48,7 +52,7 @@ use crate::audit::{
 };
 use crate::error::{Error, OpenError};
 use crate::feed::Follower;
-use crate::hsm::Hsm;
+use crate::hsm::{Hsm, HsmError, Hsms};
 use crate::policy::Command;
 use crate::rows::{AnchorRow, AuditKeyRow, IdentityRow, KeyRow, PolicyRow, Scope, singleton_row};
 use crate::state::{Opened, State};
@@ -75,6 +79,21 @@ impl CoreConfig {
     /// enough that disabling a key means something.
     pub const LEASE_TTL: Duration = Duration::from_secs(300);
 }
+
+/// What a core needs beyond one process and one HSM key.
+#[derive(Default)]
+pub struct NodeConfig {
+    /// The node's name, if several share the state: each has an audit of its own, and the state
+    /// knows the newest checkpoint of each.
+    pub name: Option<String>,
+    /// HSM keys that may have sealed rows that are still there, or that other nodes seal under.
+    pub hsms_old: Vec<Box<dyn Hsm>>,
+    /// Finds the HSM key that a rotation goes to.
+    pub hsm_source: Option<HsmSource>,
+}
+
+/// Turns what an operator calls an HSM key (a file, a URI) into the key.
+pub type HsmSource = Box<dyn Fn(&str) -> Result<Box<dyn Hsm>, HsmError> + Send + Sync>;
 
 /// Who asks.
 #[derive(Clone, Debug)]
@@ -136,6 +155,9 @@ pub struct Core<M> {
     audit: AuditLog,
     root: Option<Identity>,
     lease_ttl: Duration,
+    /// Where the state keeps this node's newest checkpoint.
+    anchor_row: Bytes,
+    hsm_source: Option<Arc<HsmSource>>,
     keys: Opened<KeyRow>,
     identities: Opened<IdentityRow>,
     policies: Opened<PolicyRow>,
@@ -155,9 +177,26 @@ impl<M: MetaStore> Core<M> {
     /// `OpenError::WrongHsmKey` if the state was sealed under another key; nothing is changed
     /// then. Other variants name what is damaged or can't be reached.
     pub async fn open(store: M, config: CoreConfig) -> Result<Arc<Self>, OpenError> {
-        let state = State::open(store, config.hsm, config.clock.clone(), config.random).await?;
+        Self::open_node(store, config, NodeConfig::default()).await
+    }
+
+    /// As [`Core::open`], as one of several nodes.
+    ///
+    /// # Errors
+    /// As there.
+    pub async fn open_node(
+        store: M,
+        config: CoreConfig,
+        node: NodeConfig,
+    ) -> Result<Arc<Self>, OpenError> {
+        let hsms = Hsms::new(config.hsm, node.hsms_old, Arc::clone(&config.random));
+        let state = State::open(store, hsms, config.clock.clone(), config.random).await?;
         let signer = load_signer(&state).await?;
-        let anchor = load_anchor(&state).await?;
+        let anchor_row = singleton_row(&match &node.name {
+            Some(name) => format!("{AUDIT_ANCHOR}.{name}"),
+            None => AUDIT_ANCHOR.to_owned(),
+        });
+        let anchor = load_anchor(&state, &anchor_row).await?;
         let (audit_config, clock) = (config.audit, config.clock);
         let opened = tokio::task::spawn_blocking(move || {
             AuditLog::open(audit_config, signer, clock, anchor)
@@ -168,6 +207,8 @@ impl<M: MetaStore> Core<M> {
             audit,
             root: config.root,
             lease_ttl: config.lease_ttl,
+            anchor_row,
+            hsm_source: node.hsm_source.map(Arc::new),
             keys: Opened::default(),
             identities: Opened::default(),
             policies: Opened::default(),
@@ -210,6 +251,15 @@ impl<M: MetaStore> Core<M> {
             return Err(AuditError::Poisoned.into());
         }
         self.state.probe().await
+    }
+
+    /// Whether changes can succeed as well, which an engine that only reads does not let.
+    ///
+    /// # Errors
+    /// As [`Core::check_ready`].
+    pub async fn check_ready_to_write(&self) -> Result<(), Error> {
+        self.check_ready().await?;
+        self.state.probe_write().await
     }
 
     /// The last lines of the audit that pass `filter`.
@@ -330,7 +380,7 @@ impl<M: MetaStore> Core<M> {
             hash: anchor.hash,
         };
         let system = system(&self.state).await?;
-        let write = self.state.put(&system, &singleton_row(AUDIT_ANCHOR), &row);
+        let write = self.state.put(&system, &self.anchor_row, &row);
         self.state.set(write).await?;
         Ok(())
     }
@@ -387,11 +437,13 @@ async fn load_signer<M: MetaStore>(state: &State<M>) -> Result<CheckpointSigner,
     })
 }
 
-async fn load_anchor<M: MetaStore>(state: &State<M>) -> Result<Option<Anchor>, OpenError> {
+async fn load_anchor<M: MetaStore>(
+    state: &State<M>,
+    meta_key: &Bytes,
+) -> Result<Option<Anchor>, OpenError> {
     let system = system(state).await?;
-    let meta_key = singleton_row(AUDIT_ANCHOR);
     let row = state
-        .get::<AnchorRow>(&system, &Opened::default(), &meta_key)
+        .get::<AnchorRow>(&system, &Opened::default(), meta_key)
         .await?;
     Ok(row.map(|row| Anchor {
         seq: row.seq,

@@ -8,6 +8,7 @@ use serde::Serialize;
 
 use crate::audit::AuditError;
 use crate::error::Error;
+use crate::hsm::HsmError;
 
 /// Why a request is refused: what the caller is told, and what the log says beside it.
 #[derive(Debug)]
@@ -90,9 +91,16 @@ fn describe(error: &Error) -> (Code, String) {
         Error::IdentityExists { .. } => Code::IdentityExists,
         Error::PolicyNotFound { .. } => Code::PolicyNotFound,
         Error::Contended => Code::Contended,
-        Error::Damaged { .. } | Error::Hsm(_) | Error::Store(moat_meta::Error::Corrupt(_)) => {
+        // Only an administrator's operations need the HSM, so the whole sentence is for the caller.
+        Error::Hsm(HsmError::Unknown { .. } | HsmError::Token { .. }) | Error::Backup(_) => {
+            Code::Unavailable
+        }
+        Error::Hsm(HsmError::Sealed)
+        | Error::Damaged { .. }
+        | Error::Store(moat_meta::Error::Corrupt(_)) => {
             return (Code::Internal, "the key manager's state is damaged".into());
         }
+        Error::Hsm(_) => Code::BadRequest,
         Error::Store(moat_meta::Error::NoSpace) => {
             return (Code::NoSpace, "there is no space left for the state".into());
         }

@@ -16,6 +16,7 @@ use super::answer::{Refusal, created, empty, json};
 use super::convert::{self, listing};
 use super::operations::Verb;
 use super::route::{KeyAction, Query, Route, bad_name};
+use super::system;
 use crate::audit::Filter;
 use crate::core::{
     Caller, Core, DATA_KEY_BYTES, DELETION_GRACE, Encrypt, Generate, Import, ListQuery, Mac, NewKey,
@@ -63,6 +64,9 @@ pub(super) async fn handle<M: MetaStore>(core: &Arc<Core<M>>, call: Call) -> Ans
         Route::Version | Route::OpenApi | Route::Live | Route::Ready => Ok(empty(StatusCode::OK)),
         Route::Metrics => context.metrics().await,
         Route::Audit => context.audit().await,
+        Route::Hsm => system::hsm_status(core, &caller).await,
+        Route::HsmRotation => system::rotate_hsm(core, &caller, parse(&body)?).await,
+        Route::Backup => system::backup(core, &caller).await,
         Route::Enclaves if get => context.list_enclaves().await,
         Route::Enclaves => context.create_enclave().await,
         Route::Enclave(name) if get => {
@@ -283,6 +287,7 @@ impl<M: MetaStore> Context<'_, M> {
             KeyAction::Decrypt => self.decrypt(enclave, key).await,
             KeyAction::GenerateEpoch => self.generate_epoch(enclave, key).await,
             KeyAction::OpenEpoch => self.open_epoch(enclave, key).await,
+            KeyAction::RewrapEpoch => self.rewrap_epoch(enclave, key).await,
         }
     }
 
@@ -366,6 +371,20 @@ impl<M: MetaStore> Context<'_, M> {
             wrapped: Some(Base64(made.wrapped)),
             key: SecretBase64(made.key),
             lease_ttl_ms: millis(made.lease_ttl),
+        })
+    }
+
+    async fn rewrap_epoch(&self, enclave: &EnclaveName, key: &KeyName) -> Answer {
+        let request: wire::OpenEpoch = parse(self.body)?;
+        let (bucket, epoch) = parse_place(&request.bucket, &request.epoch)?;
+        let wrapped = &request.wrapped.0;
+        let made = self
+            .core
+            .rewrap_epoch(self.caller, enclave, key, &bucket, epoch, wrapped)
+            .await?;
+        json(&wire::RewrappedEpoch {
+            version: made.version.number(),
+            wrapped: Base64(made.wrapped),
         })
     }
 

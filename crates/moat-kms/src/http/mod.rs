@@ -19,6 +19,7 @@ mod handlers;
 mod openapi;
 mod operations;
 mod route;
+mod system;
 
 use http::{Response, StatusCode};
 use hyper::body::Incoming;
@@ -51,7 +52,8 @@ async fn respond<M: MetaStore>(
     let route = Route::parse(head.uri.path());
     if let Ok(open @ (Route::Version | Route::OpenApi | Route::Live | Route::Ready)) = &route {
         open.operation(&head.method)?;
-        return answer_anyone(front, open).await;
+        let query = head.uri.query().unwrap_or_default();
+        return answer_anyone(front, open, query).await;
     }
     // Before anything is said about the path: strangers learn nothing of what there is.
     let caller = exchange.caller().ok_or_else(|| {
@@ -88,6 +90,7 @@ async fn respond<M: MetaStore>(
 async fn answer_anyone<M: MetaStore>(
     front: &Front<M>,
     route: &Route,
+    query: &str,
 ) -> Result<Response<Body>, Refusal> {
     match route {
         Route::Version => answer::json(&moat_kms_client::wire::Version {
@@ -98,7 +101,13 @@ async fn answer_anyone<M: MetaStore>(
         }),
         Route::OpenApi => Ok(answer::json_text(openapi::document())),
         Route::Ready => {
-            front.core.check_ready().await?;
+            let write = query
+                .split('&')
+                .any(|part| part == "write" || part == "write=true");
+            match write {
+                true => front.core.check_ready_to_write().await?,
+                false => front.core.check_ready().await?,
+            }
             Ok(answer::empty(StatusCode::OK))
         }
         _ => Ok(answer::empty(StatusCode::OK)),

@@ -283,6 +283,20 @@ mod tests {
             "ImportKey",
             json!({"material": "AA==", "algorithm": "AES256", "mac_material": "AA==", "exportable": true, "add_version": true}),
         );
+        check::<wire::RewrappedEpoch>(
+            left,
+            "RewrappedEpoch",
+            json!({"version": 1, "wrapped": "AA=="}),
+        );
+        let hsm = json!({"id": "00", "about": "a", "current": true, "enclaves": 1, "problem": "p"});
+        check::<wire::HsmKeyInfo>(left, "HsmKeyInfo", hsm.clone());
+        check::<wire::HsmStatus>(left, "HsmStatus", json!({"keys": [hsm]}));
+        check::<wire::RotateHsm>(left, "RotateHsm", json!({"to": "file"}));
+        check::<wire::HsmRotation>(
+            left,
+            "HsmRotation",
+            json!({"id": "00", "about": "a", "enclaves": 1}),
+        );
         check::<wire::SetRotation>(left, "SetRotation", json!({"rotation_seconds": null}));
         let exported = json!({"version": 1, "algorithm": "AES256", "material": "AA==", "mac_material": "AA=="});
         check::<wire::ExportedVersion>(left, "ExportedVersion", exported.clone());

@@ -153,10 +153,15 @@ pub(crate) static OPERATIONS: &[Operation] = &[
     get("/version", "version", None, Some("Version"), "Says which release answers"),
     get("/v1/openapi.json", "openapi", None, Some("Document"), "Gives this document"),
     get("/v1/health/live", "live", None, None, "Answers while the process runs"),
-    get("/v1/health/ready", "ready", None, None, "Answers 200 while operations can succeed"),
+    get("/v1/health/ready", "ready", None, None, "Answers 200 while operations can succeed; with `write`, also those that change something")
+        .asks(&["write"]),
     get("/metrics", "metrics", Some(Command::MetricsRead), None, "Gives metrics in Prometheus' text format"),
     get("/v1/audit", "readAudit", Some(Command::AuditRead), Some("Audit"), "Reads the audit: its newest lines, or those after a number")
         .asks(&["limit", "key", "identity", "operation", "enclave", "after", "wait_seconds"]),
+    // The keys that seal the state, and backups of it.
+    get("/v1/hsm", "hsmStatus", Some(Command::HsmStatus), Some("HsmStatus"), "Describes the keys that seal the state, and tries them"),
+    post("/v1/hsm/rotate", "rotateHsm", Command::HsmRotate, "RotateHsm", "HsmRotation", "Seals the state under another key while everything goes on"),
+    get("/v1/backup", "backup", Some(Command::SystemBackup), None, "Gives an encrypted backup of the state, which is of one moment"),
     // Enclaves.
     list("/v1/enclaves", "listEnclaves", Command::EnclaveList, "EnclaveListing", "Lists enclaves"),
     post("/v1/enclaves", "createEnclave", Command::EnclaveCreate, "CreateEnclave", "EnclaveInfo", "Makes an enclave").creates(),
@@ -185,6 +190,7 @@ pub(crate) static OPERATIONS: &[Operation] = &[
     post("/v1/enclaves/{enclave}/keys/{key}/mac/verify", "verifyMac", Command::KeyVerifyMac, "VerifyMac", "MacVerified", "Checks a message authentication code").takes(SECRET_BODY),
     post("/v1/enclaves/{enclave}/keys/{key}/epochs/generate", "generateEpoch", Command::EpochGenerate, "GenerateEpoch", "EpochLease", "Makes an epoch key and leases it"),
     post("/v1/enclaves/{enclave}/keys/{key}/epochs/open", "openEpoch", Command::EpochOpen, "OpenEpoch", "EpochLease", "Leases the epoch key of a wrapped form"),
+    post("/v1/enclaves/{enclave}/keys/{key}/epochs/rewrap", "rewrapEpoch", Command::EpochRewrap, "OpenEpoch", "RewrappedEpoch", "Wraps an epoch key under the latest version, without releasing it"),
     post("/v1/enclaves/{enclave}/bulk/generate", "generateDataKeys", Command::KeyGenerate, "GenerateBatch", "DataKeyBatchAnswer", "Makes several data keys").takes(BATCH_BODY),
     post("/v1/enclaves/{enclave}/bulk/encrypt", "encryptAll", Command::KeyEncrypt, "EncryptBatch", "CiphertextBatchAnswer", "Encrypts several small secrets").takes(BATCH_BODY),
     post("/v1/enclaves/{enclave}/bulk/decrypt", "decryptAll", Command::KeyDecrypt, "DecryptBatch", "PlaintextBatchAnswer", "Decrypts several ciphertexts").takes(BATCH_BODY),

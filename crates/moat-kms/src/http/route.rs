@@ -18,6 +18,9 @@ pub(super) enum Route {
     Ready,
     Metrics,
     Audit,
+    Hsm,
+    HsmRotation,
+    Backup,
     Enclaves,
     Enclave(EnclaveName),
     Bulk(EnclaveName, BulkAction),
@@ -51,6 +54,7 @@ pub(super) enum KeyAction {
     VerifyMac,
     GenerateEpoch,
     OpenEpoch,
+    RewrapEpoch,
 }
 
 /// What is done with many items at once.
@@ -81,6 +85,9 @@ impl Route {
             ["v1", "health", "live"] => Ok(Self::Live),
             ["v1", "health", "ready"] => Ok(Self::Ready),
             ["v1", "audit"] => Ok(Self::Audit),
+            ["v1", "hsm"] => Ok(Self::Hsm),
+            ["v1", "hsm", "rotate"] => Ok(Self::HsmRotation),
+            ["v1", "backup"] => Ok(Self::Backup),
             ["v1", "enclaves"] => Ok(Self::Enclaves),
             ["v1", "enclaves", enclave] => Ok(Self::Enclave(parse_enclave(enclave)?)),
             ["v1", "enclaves", enclave, "keys", rest @ ..] => {
@@ -128,6 +135,7 @@ impl Route {
             ["decrypt"] => KeyAction::Decrypt,
             ["epochs", "generate"] => KeyAction::GenerateEpoch,
             ["epochs", "open"] => KeyAction::OpenEpoch,
+            ["epochs", "rewrap"] => KeyAction::RewrapEpoch,
             _ => {
                 return Err(Refusal::new(
                     Code::NotFound,
@@ -170,6 +178,9 @@ impl Route {
             Self::Ready => "/v1/health/ready",
             Self::Metrics => "/metrics",
             Self::Audit => "/v1/audit",
+            Self::Hsm => "/v1/hsm",
+            Self::HsmRotation => "/v1/hsm/rotate",
+            Self::Backup => "/v1/backup",
             Self::Enclaves => "/v1/enclaves",
             Self::Enclave(_) => "/v1/enclaves/{enclave}",
             Self::Bulk(_, action) => match action {
@@ -232,6 +243,7 @@ impl KeyAction {
             Self::VerifyMac => "/v1/enclaves/{enclave}/keys/{key}/mac/verify",
             Self::GenerateEpoch => "/v1/enclaves/{enclave}/keys/{key}/epochs/generate",
             Self::OpenEpoch => "/v1/enclaves/{enclave}/keys/{key}/epochs/open",
+            Self::RewrapEpoch => "/v1/enclaves/{enclave}/keys/{key}/epochs/rewrap",
         }
     }
 }

@@ -117,6 +117,8 @@ commands! {
     HsmStatus = 1016, "HSM:STATUS";
     /// Seal the state under another key.
     HsmRotate = 1017, "HSM:ROTATE";
+    /// Wrap an epoch key under the latest version of its key, without releasing it.
+    EpochRewrap = 1018, "EPOCH:REWRAP";
 }
 
 impl Command {

@@ -28,6 +28,8 @@ use crate::codec::{Malformed, Reader, Writer};
 use crate::policy::Policy;
 
 pub(crate) const ALL_ROWS: &str = "kms/";
+/// The newest checkpoints of the audits, one for each node.
+pub(crate) const ANCHOR_ROWS: &str = "kms/s/audit-anchor";
 const FORMAT: u8 = 1;
 
 /// Where keys, identities and policies live: an enclave, or the system above all enclaves.
@@ -46,6 +48,16 @@ impl Scope {
             Self::System => "",
             Self::Enclave(name) => name.as_str(),
         }
+    }
+
+    /// The scope whose row stands at a key.
+    pub(crate) fn of_enclave_row(meta_key: &[u8]) -> Option<Self> {
+        let name = meta_key.strip_prefix(b"kms/e/")?;
+        if name.is_empty() {
+            return Some(Self::System);
+        }
+        let name = std::str::from_utf8(name).ok()?;
+        EnclaveName::parse(name).ok().map(Self::Enclave)
     }
 }
 

@@ -11,14 +11,16 @@ use std::time::Duration;
 
 use anyhow::{Result, anyhow};
 use moat_kms_client::DEFAULT_PORT;
+use moat_meta::DatabaseUrl;
 use moat_pki::SubjectName;
 use moat_types::{BucketName, EnclaveName, KeyName};
 
 use crate::endpoint::Endpoint;
 use crate::folder::DataFolder;
+use crate::hsm_place::HsmPlace;
 use crate::logs::{self, LogConfig, LogFormat};
 pub(crate) use proxy::{Listen, ProxyConfig, Trace};
-use raw::{FlagValue, Raw};
+use raw::{FlagValue, Raw, Source};
 
 /// The folder beside which everything works without a flag.
 pub(crate) const DATA_DEFAULT: &str = "./moat-data";
@@ -108,11 +110,22 @@ pub(crate) struct StoreKmsConfig {
 pub(crate) struct KmsConfig {
     pub(crate) listen: SocketAddr,
     pub(crate) tls: TlsFiles,
-    pub(crate) hsm_key: PathBuf,
     /// Where KES clients work whose identity is of no enclave.
     pub(crate) kes_enclave: EnclaveName,
+    pub(crate) hsm_key: HsmPlace,
+    /// HSM keys that rows may still be sealed under.
+    pub(crate) hsm_keys_old: Vec<HsmPlace>,
     /// How long a store may go on with a key without asking again.
     pub(crate) lease_ttl: Duration,
+    /// Where the state is, if several key managers share it; `None`: in the folder.
+    pub(crate) database: Option<DatabaseConfig>,
+}
+
+/// A database and how to enter it.
+#[derive(Debug, Clone)]
+pub(crate) struct DatabaseConfig {
+    pub(crate) url: DatabaseUrl,
+    pub(crate) password_file: Option<PathBuf>,
 }
 
 /// Everything, complete and checked.
@@ -225,11 +238,15 @@ fn interpret(raw: &Raw, problems: &mut Vec<String>) -> Config {
                 "kms.private_key",
                 &data.server_tls("kms"),
             ),
-            hsm_key: reader.file("kms.hsm_key", data.hsm_key()),
             kes_enclave: reader.one("kms.kes_enclave", ENCLAVE_DEFAULT, |text| {
                 EnclaveName::parse(text).ok()
             }),
+            hsm_key: reader
+                .optional("kms.hsm_key", |text| HsmPlace::parse(text).ok())
+                .unwrap_or_else(|| HsmPlace::File(data.hsm_key())),
+            hsm_keys_old: reader.list("kms.hsm_keys_old", |text| HsmPlace::parse(text).ok()),
             lease_ttl: reader.one("kms.lease_ttl", LEASE_TTL_DEFAULT, lease_ttl),
+            database: database(&mut reader),
         },
         proxy: proxy::read(&mut reader, &data),
         data,
@@ -274,6 +291,35 @@ fn store(reader: &mut Reader<'_>, data: &DataFolder) -> StoreConfig {
             }),
         },
     }
+}
+
+/// The URL may hold a password, so a problem with it is told without repeating it.
+fn database(reader: &mut Reader<'_>) -> Option<DatabaseConfig> {
+    let password_file = reader.optional("kms.database_password", |text| {
+        (!text.is_empty()).then(|| PathBuf::from(text))
+    });
+    let written = reader.raw.get("kms.database")?;
+    let [text] = written.values.as_slice() else {
+        let problem = format!("{}: kms.database takes one value", written.source);
+        reader.problems.push(problem);
+        return None;
+    };
+    if text == "off" {
+        return None;
+    }
+    let in_the_open = !matches!(written.source, Source::Env(_));
+    let problem = match DatabaseUrl::parse(text) {
+        Ok(url) if url.holds_password() && in_the_open => {
+            "holds a password; put it into the file that kms.database_password names".to_owned()
+        }
+        Ok(url) => {
+            return Some(DatabaseConfig { url, password_file });
+        }
+        Err(error) => format!("is not understood: {error}"),
+    };
+    let problem = format!("{}: kms.database {problem}", written.source);
+    reader.problems.push(problem);
+    None
 }
 
 fn switch(text: &str) -> Option<bool> {
@@ -502,6 +548,19 @@ mod tests {
             .map(|b| b.key.as_ref().map(KeyName::as_str))
             .collect();
         assert_eq!(keys, [Some("lake-key"), None, Some("tenant-a")]);
+    }
+
+    #[test]
+    fn a_password_in_a_file_that_many_read_is_refused_and_not_repeated() {
+        let problems = read("[kms]\ndatabase = \"postgres://u:p4ssw0rd@h/d\"\n").unwrap_err();
+        assert!(
+            problems[0].contains("kms.database_password"),
+            "{problems:?}"
+        );
+        let problems = read("[kms]\ndatabase = \"mysql://u:p4ssw0rd@h/d\"\n").unwrap_err();
+        assert!(!problems[0].contains("p4ssw0rd"), "{problems:?}");
+        let config = read("[kms]\ndatabase = \"postgres://u@h/d\"\n").unwrap();
+        assert!(config.kms.database.is_some());
     }
 
     #[test]

@@ -44,6 +44,8 @@ const DURATION: &str = "a duration above zero, such as 500ms, 30s or 1m30s";
 const DURATION_OR_ZERO: &str = "a duration, such as 0s, 30s or 1m30s";
 const COUNT: &str = "a number from 1 to 1000";
 const NETWORKS: &str = "addresses or networks, such as 10.0.0.0/8";
+const DATABASE: &str = "postgres://USER@HOST:PORT/DATABASE, or off";
+const HSM_KEY: &str = "a file, or pkcs11:token=LABEL;object=KEY?module-path=FILE&pin-source=FILE";
 const SWITCH: &str = "on or off";
 const KEY_NAME: &str = "letters, digits, '.', '_' and '-', at most 128";
 
@@ -124,12 +126,19 @@ pub(crate) const SETTINGS: &[Setting] = &[
     one("kms.listen", &["MOAT_KMS_LISTEN"], SOCKET),
     one("kms.certificate", &["MOAT_KMS_CERTIFICATE"], FILE),
     one("kms.private_key", &["MOAT_KMS_PRIVATE_KEY"], FILE),
-    one("kms.hsm_key", &["MOAT_HSM_KEY_FILE"], FILE),
     one("kms.kes_enclave", &["MOAT_KMS_KES_ENCLAVE"], KEY_NAME),
+    one("kms.hsm_key", &["MOAT_HSM_KEY_FILE"], HSM_KEY),
+    list("kms.hsm_keys_old", &["MOAT_HSM_KEYS_OLD"], HSM_KEY),
     one(
         "kms.lease_ttl",
         &["MOAT_KMS_LEASE_TTL"],
         "1s to 1h, as 30s, 5m or 1h",
+    ),
+    one("kms.database", &["MOAT_KMS_DATABASE"], DATABASE),
+    one(
+        "kms.database_password",
+        &["MOAT_KMS_DATABASE_PASSWORD_FILE"],
+        FILE,
     ),
     one(
         "proxy.listen_https",

@@ -5,19 +5,18 @@ use std::sync::Arc;
 
 use anyhow::{Context, Result, bail};
 use moat_kms::audit::AuditConfig;
-use moat_kms::{Caller, Core, CoreConfig, Error, HsmKey, OpenError, Scope, ServerInfo};
+use moat_kms::{Caller, Core, CoreConfig, Error, OpenError, Scope, ServerInfo};
 use moat_kms_client::wire::{Patterns, PolicyDocument};
 use moat_kms_client::{ApiKey, Identity, Privilege};
-use moat_meta::{Embedded, Options};
+use moat_meta::Engine;
 use moat_net::Drain;
 use moat_net::tls::ClientAuth;
 use moat_pki::CertificateInfo;
 use moat_types::{KeyName, SystemClock, SystemRandom};
 
-use super::{Bound, bind, load_tls, local};
+use super::{Bound, bind, kms_state, load_tls, local};
 use crate::config::{Config, KmsConfig};
 use crate::files;
-use crate::first_start::hsm_key_from_env;
 use crate::folder::DataFolder;
 use crate::lock::FolderLock;
 
@@ -33,14 +32,8 @@ const STORE_COMMANDS: [&str; 3] = ["KEY:STATUS", "EPOCH:GENERATE", "EPOCH:OPEN"]
 /// Where the audit says that those requests came from that a server makes to itself when it starts.
 const SOURCE: &str = "start";
 
-/// Memory for pages of the state's tree. It holds keys and identities, not data: 10,000 keys fit.
-const CACHE_BYTES: usize = 8 << 20;
-
-/// Rows in memory before they go to the tree. Changes of keys are rare; a start after a crash is quick.
-const LOG_BYTES: u64 = 1 << 20;
-
-type KmsCore = Core<Embedded>;
-type Service = moat_kms::KmsServer<Embedded>;
+type KmsCore = Core<Engine>;
+type Service = moat_kms::KmsServer<Engine>;
 
 /// A bound key manager.
 pub(crate) struct KmsServer {
@@ -137,21 +130,13 @@ impl KeyMaker {
 }
 
 async fn open_core(data: &DataFolder, config: &KmsConfig, root: Identity) -> Result<Arc<KmsCore>> {
-    let hsm = Box::new(hsm_key(config)?);
-    let state = data.kms_state();
-    let opened = tokio::task::spawn_blocking(move || {
-        Embedded::open(
-            state,
-            Options {
-                cache_bytes: CACHE_BYTES,
-                log_bytes: LOG_BYTES,
-                ..Options::default()
-            },
-        )
+    // A token may take its time, and its driver may block.
+    let keys = tokio::task::spawn_blocking({
+        let (data, config) = (data.clone(), config.clone());
+        move || anyhow::Ok((kms_state::hsm(&config)?, kms_state::node(&data, &config)?))
     });
-    let state = opened
-        .await
-        .context("the key manager's state could not be opened")??;
+    let (hsm, node) = keys.await.context("the HSM key could not be opened")??;
+    let state = kms_state::open_engine(data, config).await?;
     let settings = CoreConfig {
         hsm,
         root: Some(root),
@@ -160,27 +145,15 @@ async fn open_core(data: &DataFolder, config: &KmsConfig, root: Identity) -> Res
         clock: Arc::new(SystemClock),
         random: Arc::new(SystemRandom),
     };
-    match KmsCore::open(state, settings).await {
+    match KmsCore::open_node(state, settings, node).await {
         Ok(core) => Ok(core),
         Err(OpenError::WrongHsmKey) => bail!(
             "the HSM key {} is not the one that sealed the key manager's state in {}; nothing was changed",
-            match hsm_key_from_env() {
-                Some(_) => "in the environment (MOAT_HSM_KEY or MINIO_KMS_HSM_KEY)".to_owned(),
-                None => config.hsm_key.display().to_string(),
-            },
+            kms_state::hsm_origin(config),
             data.kms().display()
         ),
         Err(other) => Err(other.into()),
     }
-}
-
-/// The HSM key: the environment's, else the file's.
-fn hsm_key(config: &KmsConfig) -> Result<HsmKey> {
-    if let Some(text) = hsm_key_from_env() {
-        return HsmKey::parse(text.expose()).context("MOAT_HSM_KEY or MINIO_KMS_HSM_KEY");
-    }
-    let text = files::read_secret(&config.hsm_key)?;
-    HsmKey::parse(text.expose()).with_context(|| config.hsm_key.display().to_string())
 }
 
 /// The identity of the operator, whose API key lies in the data folder.

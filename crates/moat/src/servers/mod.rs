@@ -3,6 +3,7 @@
 //! each; the wiring is the same.
 
 pub(crate) mod kms;
+pub(crate) mod kms_state;
 pub(crate) mod proxy;
 pub(crate) mod store;
 

@@ -117,7 +117,8 @@ pub(super) fn describe(error: &Error) -> (StatusCode, Cow<'static, str>) {
         Error::Contended => {
             return (StatusCode::SERVICE_UNAVAILABLE, error.to_string().into());
         }
-        Error::Damaged { .. } | Error::Hsm(_) | Error::Store(moat_meta::Error::Corrupt(_)) => (
+        Error::Hsm(_) | Error::Backup(_) => (StatusCode::BAD_GATEWAY, "the HSM can't be used"),
+        Error::Damaged { .. } | Error::Store(moat_meta::Error::Corrupt(_)) => (
             StatusCode::INTERNAL_SERVER_ERROR,
             "the key manager's state is damaged",
         ),

@@ -164,7 +164,10 @@ fn describe(error: &Error) -> (StatusCode, String) {
             StatusCode::INSUFFICIENT_STORAGE,
             "the key manager has no space left",
         ),
-        Error::Damaged { .. } | Error::Hsm(_) | Error::Store(moat_meta::Error::Corrupt(_)) => (
+        Error::Damaged { .. }
+        | Error::Hsm(_)
+        | Error::Backup(_)
+        | Error::Store(moat_meta::Error::Corrupt(_)) => (
             StatusCode::INTERNAL_SERVER_ERROR,
             "the key manager's state is damaged",
         ),

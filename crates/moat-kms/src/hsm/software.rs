@@ -1,8 +1,4 @@
-//! The key above all keys: it seals the key manager's state and never leaves its keeper. Here a
-//! software key; a PKCS#11 token takes its place behind the same trait.
-//!
-//! Sealed form: format byte 1, nonce (12), ciphertext, tag (16); AES-256-GCM under a key derived
-//! from the HSM key, with the format and the caller's context as associated data.
+//! A software HSM key: it seals with AES-256-GCM under a key derived from it.
 
 use std::fmt;
 
@@ -12,47 +8,13 @@ use base64::Engine;
 use base64::engine::general_purpose::STANDARD;
 use moat_types::{Random, SecretBytes, SecretString};
 
+use super::{HSM_ID_BYTES, Hsm, HsmError};
 use crate::seal::{open_sealed, seal_with};
-
-/// Why the HSM refused.
-#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
-#[non_exhaustive]
-pub enum HsmError {
-    /// The text is no HSM key.
-    #[error("an HSM key is hsm:aes256: and the base64 of 32 bytes")]
-    KeyForm,
-    /// What was to be opened is damaged, or was sealed for something else.
-    #[error("the sealed state does not open under this HSM key")]
-    Sealed,
-}
-
-/// Seals and opens the enclave keys.
-pub trait Hsm: Send + Sync {
-    /// Tells one HSM key from another; no secret. It stands beside what the key sealed.
-    fn id(&self) -> [u8; 8];
-
-    /// Seals `plaintext` for `context`.
-    ///
-    /// # Errors
-    /// `HsmError` if the keeper of the key can't do it.
-    fn seal(
-        &self,
-        context: &[u8],
-        plaintext: &[u8],
-        random: &dyn Random,
-    ) -> Result<Vec<u8>, HsmError>;
-
-    /// Opens what `seal` gave for the same `context`.
-    ///
-    /// # Errors
-    /// `HsmError::Sealed` if it is damaged or was sealed for another context or by another key.
-    fn open(&self, context: &[u8], sealed: &[u8]) -> Result<SecretBytes, HsmError>;
-}
 
 /// A software HSM key: `hsm:aes256:` and the base64 of 32 bytes, as MinKMS writes it.
 pub struct HsmKey {
     material: SecretBytes,
-    id: [u8; 8],
+    id: [u8; HSM_ID_BYTES],
     sealing: LessSafeKey,
 }
 
@@ -95,8 +57,8 @@ impl HsmKey {
         };
         let sealing = derive(b"moat hsm key v1: seal");
         let sealing = UnboundKey::new(&AES_256_GCM, sealing.expose()).ok()?;
-        let mut id = [0; 8];
-        id.copy_from_slice(&derive(b"moat hsm key v1: id").expose()[..8]);
+        let mut id = [0; HSM_ID_BYTES];
+        id.copy_from_slice(&derive(b"moat hsm key v1: id").expose()[..HSM_ID_BYTES]);
         Some(Self {
             material,
             id,
@@ -106,8 +68,12 @@ impl HsmKey {
 }
 
 impl Hsm for HsmKey {
-    fn id(&self) -> [u8; 8] {
+    fn id(&self) -> [u8; HSM_ID_BYTES] {
         self.id
+    }
+
+    fn describe(&self) -> String {
+        "software key".to_owned()
     }
 
     fn seal(
