@@ -1,4 +1,4 @@
-//! `moat-loader`: drives one S3 server over kept TLS 1.3 connections and says, as one line of JSON,
+//! `moat-loader`: drives one S3 server, or one key manager, over kept TLS 1.3 connections and says, as one line of JSON,
 //! how fast it answered and how much CPU the server spent on it.
 //!
 //! Loader and server share a machine, so the loader is kept cheap: one thread, requests of read
@@ -8,6 +8,7 @@
 mod answer;
 mod content;
 mod drive;
+mod kms;
 mod prepare;
 mod probe;
 mod report;
@@ -30,7 +31,17 @@ use moat_types::SecretString;
 use crate::request::Target;
 use crate::rows::Row;
 
+/// Drives a key manager and prints throughput, latency and its CPU per operation.
+#[derive(Debug, Parser)]
+#[command(name = "moat-loader kms", version)]
+struct KmsCli {
+    #[command(flatten)]
+    args: kms::KmsArgs,
+}
+
 /// Drives an S3 server and prints throughput, latency and the server's CPU per operation.
+///
+/// `moat-loader kms` drives a key manager; see `moat-loader kms --help`.
 #[derive(Debug, Parser)]
 #[command(name = "moat-loader", version)]
 struct Cli {
@@ -105,7 +116,16 @@ enum Command {
 }
 
 fn main() -> ExitCode {
-    match Cli::parse().start() {
+    // A key manager needs nothing of what an S3 server needs, so it has a command line of its own.
+    let mut arguments = std::env::args_os();
+    let kms = arguments.nth(1).is_some_and(|first| first == "kms");
+    let outcome = if kms {
+        let name = std::iter::once("moat-loader kms".into());
+        start_kms(KmsCli::parse_from(name.chain(arguments)).args)
+    } else {
+        Cli::parse().start()
+    };
+    match outcome {
         Ok(true) => ExitCode::SUCCESS,
         Ok(false) => ExitCode::FAILURE,
         Err(error) => {
@@ -115,13 +135,24 @@ fn main() -> ExitCode {
     }
 }
 
+fn runtime() -> Result<tokio::runtime::Runtime> {
+    tokio::runtime::Builder::new_current_thread()
+        .enable_all()
+        .build()
+        .context("starting the runtime")
+}
+
+/// Puts load on a key manager; false if requests failed.
+fn start_kms(args: kms::KmsArgs) -> Result<bool> {
+    let (figures, good) = runtime()?.block_on(kms::run(args))?;
+    report::line(&figures);
+    Ok(good)
+}
+
 impl Cli {
     /// Runs the command; false if it was carried out but requests failed.
     fn start(self) -> Result<bool> {
-        let runtime = tokio::runtime::Builder::new_current_thread()
-            .enable_all()
-            .build()
-            .context("starting the runtime")?;
+        let runtime = runtime()?;
         let target = Arc::new(self.server.target()?);
         runtime.block_on(self.command.run(&target))
     }

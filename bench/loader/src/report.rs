@@ -58,12 +58,13 @@ pub(crate) fn figures(figures: &Figures) -> Value {
 }
 
 /// The smallest latency that is not passed by the share `q` of all.
-fn quantile(sorted: &[Duration], q: f64) -> Option<Duration> {
+pub(crate) fn quantile(sorted: &[Duration], q: f64) -> Option<Duration> {
     let rank = (sorted.len() as f64 * q).ceil() as usize;
     sorted.get(rank.max(1) - 1).copied()
 }
 
-fn millis(time: Duration) -> f64 {
+/// Milliseconds.
+pub(crate) fn millis(time: Duration) -> f64 {
     time.as_secs_f64() * 1e3
 }
 

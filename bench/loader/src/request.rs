@@ -107,6 +107,14 @@ impl Target {
 }
 
 fn tls_config(ca: &Path) -> Result<rustls::ClientConfig> {
+    Ok(tls_builder(roots(ca)?)?.with_no_client_auth())
+}
+
+/// The certificates in the file `ca`.
+///
+/// # Errors
+/// If the file can't be read or holds no certificate.
+pub(crate) fn roots(ca: &Path) -> Result<rustls::RootCertStore> {
     let mut roots = rustls::RootCertStore::empty();
     let certificates = CertificateDer::pem_file_iter(ca)
         .with_context(|| format!("reading the CA {}", ca.display()))?;
@@ -116,12 +124,21 @@ fn tls_config(ca: &Path) -> Result<rustls::ClientConfig> {
         roots.add(certificate).context("the CA is not usable")?;
     }
     ensure!(!roots.is_empty(), "no certificate in {}", ca.display());
+    Ok(roots)
+}
+
+/// TLS 1.3 with a server whose certificate comes from `roots`.
+///
+/// # Errors
+/// If the crypto library has no TLS 1.3.
+pub(crate) fn tls_builder(
+    roots: rustls::RootCertStore,
+) -> Result<rustls::ConfigBuilder<rustls::ClientConfig, rustls::client::WantsClientCert>> {
     let provider = Arc::new(rustls::crypto::aws_lc_rs::default_provider());
     Ok(rustls::ClientConfig::builder_with_provider(provider)
         .with_protocol_versions(&[&rustls::version::TLS13])
         .context("TLS 1.3")?
-        .with_root_certificates(roots)
-        .with_no_client_auth())
+        .with_root_certificates(roots))
 }
 
 fn serialise(request: &Request, path: &str, headers: &HeaderMap) -> Vec<u8> {

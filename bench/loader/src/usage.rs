@@ -1,4 +1,5 @@
-//! CPU time of processes, from `/proc/PID/stat`: that of the process and of its ended children.
+//! CPU time of processes, from `/proc/PID/stat`: that of the process and of its ended children; and
+//! their memory.
 
 use std::time::Duration;
 
@@ -34,6 +35,23 @@ fn ticks_in(stat: &str) -> Option<u32> {
     (times.len() == 4).then(|| times.iter().sum())
 }
 
+/// Resident memory of the processes, in bytes.
+///
+/// # Errors
+/// If one of them does not exist.
+pub(crate) fn resident_bytes_of(pids: &[u32]) -> Result<u64> {
+    pids.iter().try_fold(0, |sum, pid| {
+        let status = std::fs::read_to_string(format!("/proc/{pid}/status"))
+            .with_context(|| format!("reading the memory of process {pid}"))?;
+        let kib = status
+            .lines()
+            .find_map(|line| line.strip_prefix("VmRSS:"))
+            .and_then(|rest| rest.trim().strip_suffix(" kB")?.parse::<u64>().ok())
+            .with_context(|| format!("/proc/{pid}/status is not understood"))?;
+        Ok(sum + kib * 1024)
+    })
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -53,5 +71,7 @@ mod tests {
     fn this_process_has_used_some_time_or_none_but_exists() {
         assert!(cpu_of(&[std::process::id()]).is_ok());
         assert!(cpu_of(&[u32::MAX]).is_err());
+        assert!(resident_bytes_of(&[std::process::id()]).unwrap() > 1 << 16);
+        assert!(resident_bytes_of(&[u32::MAX]).is_err());
     }
 }
