@@ -6,6 +6,10 @@ use std::path::PathBuf;
 use clap::{Args, Parser, Subcommand, ValueEnum};
 use moat_pki::KeyAlgorithm;
 
+pub(crate) use crate::cli_kms::{
+    KmsAuditCommand, KmsDatakeyArgs, KmsDecryptArgs, KmsEncryptArgs, KmsIdentityCommand,
+    KmsKeyCommand, KmsMacArgs,
+};
 use crate::config::raw::FlagValue;
 use crate::kms_backup::{KmsBackupArgs, KmsRestoreArgs};
 use crate::kms_hsm::KmsHsmCommand;
@@ -336,6 +340,14 @@ pub(crate) enum KmsCommand {
     Backup(KmsBackupArgs),
     /// Put a backup into a new folder or database; the HSM key must be there
     Restore(KmsRestoreArgs),
+    /// Encrypt a small secret: from standard input or a file, to base64
+    Encrypt(KmsEncryptArgs),
+    /// Decrypt what `encrypt` gave, or the wrapped form of a data key
+    Decrypt(KmsDecryptArgs),
+    /// Make a data key: itself, and wrapped under a key
+    Datakey(KmsDatakeyArgs),
+    /// Make or check a message authentication code of standard input or a file
+    Mac(KmsMacArgs),
 }
 
 #[derive(Debug, Args)]
@@ -377,109 +389,6 @@ pub(crate) struct KmsClientArgs {
 }
 
 #[derive(Debug, Subcommand)]
-pub(crate) enum KmsKeyCommand {
-    /// Make a key
-    Create {
-        /// Its name
-        name: String,
-        #[command(flatten)]
-        client: KmsClientArgs,
-    },
-    /// List the keys of the enclave
-    List {
-        /// Only keys whose name begins so
-        #[arg(default_value = "")]
-        prefix: String,
-        #[command(flatten)]
-        client: KmsClientArgs,
-    },
-    /// Show one key
-    Info {
-        /// Its name
-        name: String,
-        #[command(flatten)]
-        client: KmsClientArgs,
-    },
-    /// Make everything encrypted under a key unreadable until it is enabled again
-    Disable {
-        /// Its name
-        name: String,
-        /// Do not ask
-        #[arg(long)]
-        yes: bool,
-        #[command(flatten)]
-        client: KmsClientArgs,
-    },
-    /// Make a disabled key usable again
-    Enable {
-        /// Its name
-        name: String,
-        #[command(flatten)]
-        client: KmsClientArgs,
-    },
-}
-
-#[derive(Debug, Subcommand)]
-pub(crate) enum KmsAuditCommand {
-    /// Print the audit lines, oldest first
-    Show {
-        /// Only the last N lines
-        #[arg(long, value_name = "N", default_value_t = 50)]
-        last: usize,
-        /// Only lines about this key
-        #[arg(long, value_name = "NAME")]
-        key: Option<String>,
-        /// The data folder of the key manager [default: ./moat-data]
-        #[arg(long, value_name = "DIR", env = "MOAT_DATA")]
-        data: Option<PathBuf>,
-        /// Print JSON, one line each
-        #[arg(long)]
-        json: bool,
-    },
-    /// Prove that no line was removed, changed, reordered or cut off
-    Verify {
-        /// The data folder of the key manager [default: ./moat-data]
-        #[arg(long, value_name = "DIR", env = "MOAT_DATA")]
-        data: Option<PathBuf>,
-        /// Print JSON
-        #[arg(long)]
-        json: bool,
-    },
-}
-
-#[derive(Debug, Subcommand)]
-pub(crate) enum KmsIdentityCommand {
-    /// Draw a new API key and print it with its identity; nothing is registered
-    New {
-        /// Print JSON
-        #[arg(long)]
-        json: bool,
-    },
-    /// Make an identity known in the enclave; without one, draw an API key and print it
-    Create {
-        /// The identity, as MinKMS (h1:...) or KES (64 hex digits) writes it
-        #[arg(conflicts_with = "certificate")]
-        identity: Option<String>,
-        /// The identity of this client certificate, PEM
-        #[arg(long, value_name = "FILE")]
-        certificate: Option<PathBuf>,
-        /// What it may do
-        #[arg(long, value_name = "NAME", conflicts_with = "admin")]
-        policy: Option<String>,
-        /// It may do everything in the enclave
-        #[arg(long)]
-        admin: bool,
-        #[command(flatten)]
-        client: KmsClientArgs,
-    },
-    /// List the identities of the enclave
-    List {
-        #[command(flatten)]
-        client: KmsClientArgs,
-    },
-}
-
-#[derive(Debug, Subcommand)]
 pub(crate) enum KmsPolicyCommand {
     /// Write a policy, in place of one of the same name
     Create {
@@ -509,6 +418,27 @@ pub(crate) enum KmsPolicyCommand {
         #[command(flatten)]
         client: KmsClientArgs,
     },
+    /// Delete a policy; identities that have it may do nothing until they get another
+    Delete {
+        /// Its name
+        name: String,
+        /// Do not ask
+        #[arg(long)]
+        yes: bool,
+        #[command(flatten)]
+        client: KmsClientArgs,
+    },
+    /// Say which rule decides whether an identity may do something
+    Check {
+        /// The identity, as MinKMS (h1:...) or KES (64 hex digits) writes it
+        identity: String,
+        /// The command, such as KEY:GENERATE
+        command: String,
+        /// The name of the key, or of what else the command is about
+        name: String,
+        #[command(flatten)]
+        client: KmsClientArgs,
+    },
     /// Give an identity a policy in place of the one it has
     Assign {
         /// The policy
@@ -531,6 +461,23 @@ pub(crate) enum KmsEnclaveCommand {
     },
     /// List the enclaves
     List {
+        #[command(flatten)]
+        client: KmsClientArgs,
+    },
+    /// Show one enclave
+    Info {
+        /// Its name
+        name: String,
+        #[command(flatten)]
+        client: KmsClientArgs,
+    },
+    /// Delete an enclave with its keys, identities and policies, now and for good
+    Delete {
+        /// Its name
+        name: String,
+        /// Do not ask
+        #[arg(long)]
+        yes: bool,
         #[command(flatten)]
         client: KmsClientArgs,
     },

@@ -57,6 +57,17 @@ pub(crate) fn place(path: &Path, bytes: &[u8], access: Access) -> Result<()> {
     written.with_context(|| format!("can't write {}", path.display()))
 }
 
+/// Opens a new file that only its owner reads, for what the user asked to have written there. One
+/// that exists is refused, not replaced.
+pub(crate) fn create_new(path: &Path) -> Result<File> {
+    OpenOptions::new()
+        .write(true)
+        .create_new(true)
+        .mode(Access::Private.file_mode())
+        .open(path)
+        .with_context(|| format!("can't make {}", path.display()))
+}
+
 /// Makes the names in a folder durable.
 pub(crate) fn sync_folder(path: &Path) -> Result<()> {
     File::open(path)

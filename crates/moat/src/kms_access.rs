@@ -6,14 +6,15 @@ use std::process::ExitCode;
 
 use anyhow::{Context, Result, bail};
 use moat_kms::PathPolicy;
-use moat_kms_client::wire::{Patterns, PolicyDocument};
+use moat_kms_client::wire::{self, Patterns, PolicyDocument};
 use moat_kms_client::{ApiKey, Identity, ListOptions, Privilege};
 use moat_pki::CertificateInfo;
 use moat_types::{EnclaveName, KeyName, SystemRandom};
 use serde_json::{Value, json};
 
 use crate::cli::{KmsClientArgs, KmsEnclaveCommand, KmsPolicyCommand};
-use crate::kms::{connect, key_name};
+use crate::kms::{Connection, connect, key_name};
+use crate::kms_confirm::confirm;
 use crate::{files, print};
 
 /// What `moat kms identity create` was told.
@@ -22,6 +23,8 @@ pub(crate) struct NewIdentity {
     pub(crate) certificate: Option<PathBuf>,
     pub(crate) policy: Option<String>,
     pub(crate) admin: bool,
+    pub(crate) service_account: bool,
+    pub(crate) tags: Vec<String>,
 }
 
 /// `moat kms identity create`.
@@ -33,6 +36,11 @@ pub(crate) async fn create_identity(new: NewIdentity, args: &KmsClientArgs) -> R
     } else {
         Privilege::User
     };
+    let tags = new.tags.iter().map(|tag| match tag.split_once('=') {
+        Some((name, value)) => Ok((name.to_owned(), value.to_owned())),
+        None => bail!("--tag {tag:?} is no tag: give NAME=VALUE"),
+    });
+    let tags = tags.collect::<Result<_>>()?;
     let drawn = (new.identity.is_none() && new.certificate.is_none())
         .then(|| ApiKey::generate(&SystemRandom));
     let identity = match (&drawn, &new.identity, &new.certificate) {
@@ -41,14 +49,16 @@ pub(crate) async fn create_identity(new: NewIdentity, args: &KmsClientArgs) -> R
         (None, None, Some(path)) => certificate_identity(path)?,
         (None, None, None) => unreachable!("then a key is drawn"),
     };
+    let body = wire::CreateIdentity {
+        identity,
+        privilege: (!new.service_account).then_some(privilege),
+        policy: policy.map(|policy| policy.to_string()),
+        service_account: new.service_account,
+        tags,
+    };
     connection
         .client
-        .create_identity(
-            Some(&connection.enclave),
-            identity,
-            privilege,
-            policy.as_ref(),
-        )
+        .create_identity_with(Some(&connection.enclave), &body)
         .await?;
     match drawn {
         Some(key) => show_api_key(&key, args.json),
@@ -118,8 +128,7 @@ pub(crate) async fn policy(command: KmsPolicyCommand) -> Result<ExitCode> {
                     .client
                     .policies(Some(&connection.enclave), &options)
                     .await?;
-                let cells =
-                    |p: moat_kms_client::wire::PolicyInfo| vec![p.name, p.created_at, p.created_by];
+                let cells = |p: wire::PolicyInfo| vec![p.name, p.created_at, p.created_by];
                 rows.extend(page.items.into_iter().map(cells));
                 match page.next {
                     Some(next) => options.from = next,
@@ -128,6 +137,15 @@ pub(crate) async fn policy(command: KmsPolicyCommand) -> Result<ExitCode> {
             }
             show_rows(&["name", "created at", "created by"], rows, client.json)?;
         }
+        KmsPolicyCommand::Delete { name, yes, client } => {
+            delete_policy(&name, yes, &client).await?;
+        }
+        KmsPolicyCommand::Check {
+            identity,
+            command,
+            name,
+            client,
+        } => return check(&identity, command, name, &client).await,
         KmsPolicyCommand::Assign {
             name,
             identity,
@@ -158,15 +176,26 @@ pub(crate) async fn enclave(command: KmsEnclaveCommand) -> Result<ExitCode> {
                 client.json,
             )?;
         }
+        KmsEnclaveCommand::Info { name, client } => {
+            let name = EnclaveName::parse(&name)?;
+            let found = connect(&client)?.client.enclave(&name).await?;
+            let row = vec![found.name, found.created_at, found.created_by];
+            show_rows(
+                &["name", "created at", "created by"],
+                vec![row],
+                client.json,
+            )?;
+        }
+        KmsEnclaveCommand::Delete { name, yes, client } => {
+            delete_enclave(&name, yes, &client).await?;
+        }
         KmsEnclaveCommand::List { client } => {
             let connection = connect(&client)?;
             let mut rows = Vec::new();
             let mut options = ListOptions::default();
             loop {
                 let page = connection.client.enclaves(&options).await?;
-                let cells = |e: moat_kms_client::wire::EnclaveInfo| {
-                    vec![e.name, e.created_at, e.created_by]
-                };
+                let cells = |e: wire::EnclaveInfo| vec![e.name, e.created_at, e.created_by];
                 rows.extend(page.items.into_iter().map(cells));
                 match page.next {
                     Some(next) => options.from = next,
@@ -177,6 +206,162 @@ pub(crate) async fn enclave(command: KmsEnclaveCommand) -> Result<ExitCode> {
         }
     }
     Ok(ExitCode::SUCCESS)
+}
+
+async fn delete_policy(name: &str, yes: bool, args: &KmsClientArgs) -> Result<()> {
+    let (connection, name) = (connect(args)?, key_name(name)?);
+    let enclave = Some(&connection.enclave);
+    // Looked up first, so that nobody is asked about a policy that does not exist.
+    connection.client.policy(enclave, &name).await?;
+    let has_it = identities_with(&connection, name.as_str()).await?;
+    let what = match has_it.as_slice() {
+        [] => format!(
+            "No identity of enclave {} has the policy {name}.",
+            args.enclave
+        ),
+        some => format!(
+            "{} identities have the policy {name} and may do nothing without it: {}.",
+            some.len(),
+            some.join(", ")
+        ),
+    };
+    confirm(&what, "Delete it?", yes)?;
+    connection.client.delete_policy(enclave, &name).await?;
+    done(&format!("policy {name} is deleted"), args.json)
+}
+
+async fn identities_with(connection: &Connection, policy: &str) -> Result<Vec<String>> {
+    let mut found = Vec::new();
+    let mut options = ListOptions::default();
+    loop {
+        let page = connection
+            .client
+            .identities(Some(&connection.enclave), &options)
+            .await?;
+        let with = page
+            .items
+            .iter()
+            .filter(|one| one.policy.as_deref() == Some(policy));
+        found.extend(with.map(|one| one.identity.to_string()));
+        match page.next {
+            Some(next) => options.from = next,
+            None => return Ok(found),
+        }
+    }
+}
+
+/// Says which rule decides; the exit code is that of a test.
+async fn check(
+    identity: &str,
+    command: String,
+    name: String,
+    args: &KmsClientArgs,
+) -> Result<ExitCode> {
+    let (connection, identity) = (connect(args)?, parse_identity(identity)?);
+    let asked = wire::CheckPolicy { command, name };
+    let decision = connection
+        .client
+        .check_policy(Some(&connection.enclave), identity, &asked)
+        .await?;
+    if args.json {
+        print::json(&serde_json::to_value(&decision)?)?;
+    } else {
+        let verdict = if decision.allowed {
+            "allowed"
+        } else {
+            "refused"
+        };
+        print::out(&format!("{verdict}: {}\n", decision.reason))?;
+    }
+    Ok(if decision.allowed {
+        ExitCode::SUCCESS
+    } else {
+        ExitCode::FAILURE
+    })
+}
+
+async fn delete_enclave(name: &str, yes: bool, args: &KmsClientArgs) -> Result<()> {
+    let (connection, name) = (connect(args)?, EnclaveName::parse(name)?);
+    let (client, enclave) = (&connection.client, Some(&name));
+    client.enclave(&name).await?;
+    let options = ListOptions::default();
+    let keys = client.keys(&name, &options).await?;
+    let identities = client.identities(enclave, &options).await?;
+    let count = |items: usize, more: bool| format!("{items}{}", if more { " or more" } else { "" });
+    let what = format!(
+        "Enclave {name} has {} keys and {} identities. Deleting it makes everything that was ever encrypted under its \
+         keys unreadable for good; there is no grace period, and only a backup brings it back.",
+        count(keys.items.len(), keys.next.is_some()),
+        count(identities.items.len(), identities.next.is_some()),
+    );
+    confirm(&what, "Delete it with all that is in it?", yes)?;
+    client.delete_enclave(&name).await?;
+    done(&format!("enclave {name} is deleted"), args.json)
+}
+
+/// `moat kms identity info`: one identity, or who we are.
+pub(crate) async fn show_identity(identity: Option<&str>, args: &KmsClientArgs) -> Result<()> {
+    let connection = connect(args)?;
+    let enclave = Some(&connection.enclave);
+    let found = match identity {
+        Some(text) => {
+            let identity = parse_identity(text)?;
+            connection.client.identity(enclave, identity).await?
+        }
+        None => connection.client.own_identity(enclave).await?,
+    };
+    if args.json {
+        return print::json(&serde_json::to_value(&found)?);
+    }
+    let joined = |items: Vec<String>| {
+        if items.is_empty() {
+            "-".to_owned()
+        } else {
+            items.join(" ")
+        }
+    };
+    let accounts = found.service_accounts.iter().map(ToString::to_string);
+    let tags = found
+        .tags
+        .iter()
+        .map(|(name, value)| format!("{name}={value}"));
+    print::out(&format!(
+        "identity          {}\nfor KES           {}\nprivilege         {}\npolicy            {}\nparent            {}\n\
+         service accounts  {}\ntags              {}\ncreated           {} by {}\n",
+        found.identity,
+        found.identity.to_kes_text(),
+        found.privilege,
+        found.policy.as_deref().unwrap_or("-"),
+        found
+            .parent
+            .map_or_else(|| "-".to_owned(), |parent| parent.to_string()),
+        joined(accounts.collect()),
+        joined(tags.collect()),
+        found.created_at,
+        found.created_by,
+    ))
+}
+
+/// `moat kms identity delete`.
+pub(crate) async fn delete_identity(identity: &str, yes: bool, args: &KmsClientArgs) -> Result<()> {
+    let (connection, identity) = (connect(args)?, parse_identity(identity)?);
+    let (client, enclave) = (&connection.client, Some(&connection.enclave));
+    let found = client.identity(enclave, identity).await?;
+    let what = format!(
+        "{identity} ({}) is refused from then on, and so are its {} service accounts.",
+        found.privilege,
+        found.service_accounts.len()
+    );
+    confirm(&what, "Delete it?", yes)?;
+    client.delete_identity(enclave, identity).await?;
+    done(&format!("identity {identity} is deleted"), args.json)
+}
+
+fn done(text: &str, json: bool) -> Result<()> {
+    if json {
+        return print::json(&json!({ "done": text }));
+    }
+    print::out(&format!("{text}\n"))
 }
 
 fn show_rows(heading: &[&str], rows: Vec<Vec<String>>, json: bool) -> Result<()> {

@@ -1,6 +1,7 @@
 //! The moat binary. Each command is a module; this file only chooses one.
 
 mod cli;
+mod cli_kms;
 mod clock_check;
 mod config;
 mod credentials;
@@ -14,8 +15,12 @@ mod hsm_place;
 mod keyring;
 mod kms;
 mod kms_access;
+mod kms_audit;
 mod kms_backup;
+mod kms_confirm;
+mod kms_data;
 mod kms_hsm;
+mod kms_keys;
 mod lock;
 mod logs;
 mod pki;
@@ -68,8 +73,12 @@ fn run(command: Command) -> Result<ExitCode> {
             Command::Kms(args) => match args.command {
                 KmsCommand::Server(args) => up::kms_server(args).await,
                 KmsCommand::Status(args) => kms::status(args).await,
-                KmsCommand::Key(command) => kms::key(command).await,
-                KmsCommand::Audit(command) => kms::audit(command).await,
+                KmsCommand::Key(command) => kms_keys::key(command).await,
+                KmsCommand::Audit(command) => kms_audit::audit(command).await,
+                KmsCommand::Encrypt(args) => kms_data::encrypt(args).await,
+                KmsCommand::Decrypt(args) => kms_data::decrypt(args).await,
+                KmsCommand::Datakey(args) => kms_data::datakey(args).await,
+                KmsCommand::Mac(args) => kms_data::mac(args).await,
                 KmsCommand::Identity(command) => kms::identity(command).await,
                 KmsCommand::Policy(command) => kms_access::policy(command).await,
                 KmsCommand::Enclave(command) => kms_access::enclave(command).await,

@@ -16,6 +16,24 @@ pub(crate) fn out(text: &str) -> Result<()> {
     }
 }
 
+/// Writes a line to standard output; `false` when nobody reads any more.
+pub(crate) fn line(text: &str) -> Result<bool> {
+    let mut stdout = std::io::stdout().lock();
+    match writeln!(stdout, "{text}").and_then(|()| stdout.flush()) {
+        Err(e) if e.kind() == std::io::ErrorKind::BrokenPipe => Ok(false),
+        done => done.map(|()| true).map_err(Into::into),
+    }
+}
+
+/// Writes raw bytes to standard output.
+pub(crate) fn bytes(bytes: &[u8]) -> Result<()> {
+    let mut stdout = std::io::stdout().lock();
+    match stdout.write_all(bytes).and_then(|()| stdout.flush()) {
+        Err(e) if e.kind() == std::io::ErrorKind::BrokenPipe => Ok(()),
+        done => Ok(done?),
+    }
+}
+
 /// Writes an error with its causes to standard error, as one sentence.
 pub(crate) fn error(error: &anyhow::Error) {
     // Nothing is left to do if even this can't be written.

@@ -1,0 +1,325 @@
+//! The command line of `moat kms`: keys, their use, identities and the audit.
+
+use std::path::PathBuf;
+
+use clap::{Args, Subcommand};
+
+use crate::cli::KmsClientArgs;
+
+#[derive(Debug, Subcommand)]
+pub(crate) enum KmsKeyCommand {
+    /// Make a key
+    Create {
+        /// Its name
+        name: String,
+        /// What it is for: AES256, ChaCha20 or HMAC-SHA256
+        #[arg(long, value_name = "NAME")]
+        algorithm: Option<String>,
+        /// Let its material be exported by those who may; can't be decided later
+        #[arg(long)]
+        exportable: bool,
+        /// Give it a new version by itself each time this long has passed, such as 30d
+        #[arg(long, value_name = "TIME")]
+        rotate_every: Option<String>,
+        #[command(flatten)]
+        client: KmsClientArgs,
+    },
+    /// Take in a key from elsewhere; what it encrypted there can be decrypted here
+    Import {
+        /// Its name [default: the one that the source tells]
+        name: Option<String>,
+        /// File with the 32 bytes in base64
+        #[arg(long, value_name = "FILE", group = "source")]
+        material_file: Option<PathBuf>,
+        /// File of a KES key store; its name is the key's
+        #[arg(long, value_name = "FILE", group = "source")]
+        kes_file: Option<PathBuf>,
+        /// File with NAME:BASE64, as MINIO_KMS_SECRET_KEY has it
+        #[arg(long, value_name = "FILE", group = "source")]
+        minio_secret_key_file: Option<PathBuf>,
+        /// What it is for: AES256, ChaCha20 or HMAC-SHA256
+        #[arg(long, value_name = "NAME", requires = "material_file")]
+        algorithm: Option<String>,
+        /// Let its material be exported by those who may
+        #[arg(long)]
+        exportable: bool,
+        /// Add it as a new version of a key that is there already
+        #[arg(long)]
+        add_version: bool,
+        #[command(flatten)]
+        client: KmsClientArgs,
+    },
+    /// List the keys of the enclave
+    List {
+        /// Only keys whose name begins so
+        #[arg(default_value = "")]
+        prefix: String,
+        #[command(flatten)]
+        client: KmsClientArgs,
+    },
+    /// Show one key
+    Info {
+        /// Its name
+        name: String,
+        #[command(flatten)]
+        client: KmsClientArgs,
+    },
+    /// List the versions of a key
+    Versions {
+        /// Its name
+        name: String,
+        #[command(flatten)]
+        client: KmsClientArgs,
+    },
+    /// Give a key a new version, now or from time to time
+    Rotate {
+        /// Its name
+        name: String,
+        /// Not now, but each time this long has passed, such as 30d
+        #[arg(long, value_name = "TIME", conflicts_with = "never")]
+        every: Option<String>,
+        /// Not by itself any more
+        #[arg(long)]
+        never: bool,
+        #[command(flatten)]
+        client: KmsClientArgs,
+    },
+    /// Make everything encrypted under a key unreadable until it is enabled again
+    Disable {
+        /// Its name
+        name: String,
+        /// Do not ask
+        #[arg(long)]
+        yes: bool,
+        #[command(flatten)]
+        client: KmsClientArgs,
+    },
+    /// Make a disabled key usable again
+    Enable {
+        /// Its name
+        name: String,
+        #[command(flatten)]
+        client: KmsClientArgs,
+    },
+    /// Delete a key, or destroy one version of it; within the grace period it can be restored
+    Delete {
+        /// Its name
+        name: String,
+        /// How long it can be restored, such as 30d [default: 7d]
+        #[arg(long, value_name = "TIME", conflicts_with = "now")]
+        grace: Option<String>,
+        /// At once and for good
+        #[arg(long)]
+        now: bool,
+        /// Destroy only this version, at once and for good
+        #[arg(long, value_name = "N", conflicts_with_all = ["grace", "now"])]
+        version: Option<u32>,
+        /// Do not ask
+        #[arg(long)]
+        yes: bool,
+        #[command(flatten)]
+        client: KmsClientArgs,
+    },
+    /// Take back the deletion of a key, within its grace period
+    Restore {
+        /// Its name
+        name: String,
+        #[command(flatten)]
+        client: KmsClientArgs,
+    },
+    /// Write the material of a key that was made exportable to a new file
+    Export {
+        /// Its name
+        name: String,
+        /// The file; it must not exist
+        #[arg(long, value_name = "FILE")]
+        out: PathBuf,
+        #[command(flatten)]
+        client: KmsClientArgs,
+    },
+}
+
+#[derive(Debug, Args)]
+pub(crate) struct KmsEncryptArgs {
+    /// The key
+    pub(crate) name: String,
+    /// What must be given again to decrypt
+    #[arg(long, value_name = "TEXT", default_value = "")]
+    pub(crate) context: String,
+    /// File to encrypt [default: standard input]
+    #[arg(long = "in", value_name = "FILE")]
+    pub(crate) input: Option<PathBuf>,
+    #[command(flatten)]
+    pub(crate) client: KmsClientArgs,
+}
+
+#[derive(Debug, Args)]
+pub(crate) struct KmsDecryptArgs {
+    /// The key
+    pub(crate) name: String,
+    /// The ciphertext, in base64 [default: standard input]
+    #[arg(conflicts_with = "input")]
+    pub(crate) ciphertext: Option<String>,
+    /// What was given to encrypt
+    #[arg(long, value_name = "TEXT", default_value = "")]
+    pub(crate) context: String,
+    /// File with the ciphertext, in base64
+    #[arg(long = "in", value_name = "FILE")]
+    pub(crate) input: Option<PathBuf>,
+    /// File to write to, readable for its owner alone [default: standard output]
+    #[arg(long, value_name = "FILE")]
+    pub(crate) out: Option<PathBuf>,
+    #[command(flatten)]
+    pub(crate) client: KmsClientArgs,
+}
+
+#[derive(Debug, Args)]
+pub(crate) struct KmsDatakeyArgs {
+    /// The key that wraps it
+    pub(crate) name: String,
+    /// What must be given again to decrypt
+    #[arg(long, value_name = "TEXT", default_value = "")]
+    pub(crate) context: String,
+    /// Its length in bytes [default: 32]
+    #[arg(long, value_name = "N")]
+    pub(crate) length: Option<u32>,
+    #[command(flatten)]
+    pub(crate) client: KmsClientArgs,
+}
+
+#[derive(Debug, Args)]
+pub(crate) struct KmsMacArgs {
+    /// The key
+    pub(crate) name: String,
+    /// Check this code, in base64, instead of making one
+    #[arg(long, value_name = "CODE")]
+    pub(crate) verify: Option<String>,
+    /// File with the message [default: standard input]
+    #[arg(long = "in", value_name = "FILE")]
+    pub(crate) input: Option<PathBuf>,
+    #[command(flatten)]
+    pub(crate) client: KmsClientArgs,
+}
+
+/// Which lines of the audit are meant.
+#[derive(Debug, Args)]
+pub(crate) struct AuditFilterArgs {
+    /// Only lines about this key
+    #[arg(long, value_name = "NAME")]
+    pub(crate) key: Option<String>,
+    /// Only lines of this identity
+    #[arg(long, value_name = "IDENTITY")]
+    pub(crate) identity: Option<String>,
+    /// Only lines of this operation, such as KEY:DECRYPT
+    #[arg(long, value_name = "NAME")]
+    pub(crate) operation: Option<String>,
+    /// Only lines of this enclave
+    #[arg(long, value_name = "NAME")]
+    pub(crate) of_enclave: Option<String>,
+    /// Only lines from this time on (RFC 3339)
+    #[arg(long, value_name = "TIME")]
+    pub(crate) since: Option<String>,
+}
+
+#[derive(Debug, Subcommand)]
+pub(crate) enum KmsAuditCommand {
+    /// Print the audit lines, oldest first
+    Show {
+        /// Only the last N lines
+        #[arg(long, value_name = "N", default_value_t = 50)]
+        last: usize,
+        #[command(flatten)]
+        filter: AuditFilterArgs,
+        /// The data folder of the key manager [default: ./moat-data]
+        #[arg(long, value_name = "DIR", env = "MOAT_DATA")]
+        data: Option<PathBuf>,
+        /// Print JSON, one line each
+        #[arg(long)]
+        json: bool,
+    },
+    /// Print audit lines as they come, until interrupted; asks the key manager, wherever it is
+    Follow {
+        #[command(flatten)]
+        filter: AuditFilterArgs,
+        #[command(flatten)]
+        client: KmsClientArgs,
+    },
+    /// Write audit lines as JSON, one each, with hashes and signatures as they stand
+    Export {
+        #[command(flatten)]
+        filter: AuditFilterArgs,
+        /// Only lines behind this number: where the last export ended
+        #[arg(long, value_name = "SEQ")]
+        after: Option<u64>,
+        /// The file; it must not exist [default: standard output]
+        #[arg(long, value_name = "FILE")]
+        out: Option<PathBuf>,
+        /// The data folder of the key manager [default: ./moat-data]
+        #[arg(long, value_name = "DIR", env = "MOAT_DATA")]
+        data: Option<PathBuf>,
+    },
+    /// Prove that no line was removed, changed, reordered or cut off
+    Verify {
+        /// The data folder of the key manager [default: ./moat-data]
+        #[arg(long, value_name = "DIR", env = "MOAT_DATA")]
+        data: Option<PathBuf>,
+        /// Print JSON
+        #[arg(long)]
+        json: bool,
+    },
+}
+
+#[derive(Debug, Subcommand)]
+pub(crate) enum KmsIdentityCommand {
+    /// Draw a new API key and print it with its identity; nothing is registered
+    New {
+        /// Print JSON
+        #[arg(long)]
+        json: bool,
+    },
+    /// Make an identity known in the enclave; without one, draw an API key and print it
+    Create {
+        /// The identity, as MinKMS (h1:...) or KES (64 hex digits) writes it
+        #[arg(conflicts_with = "certificate")]
+        identity: Option<String>,
+        /// The identity of this client certificate, PEM
+        #[arg(long, value_name = "FILE")]
+        certificate: Option<PathBuf>,
+        /// What it may do
+        #[arg(long, value_name = "NAME", conflicts_with = "admin")]
+        policy: Option<String>,
+        /// It may do everything in the enclave
+        #[arg(long)]
+        admin: bool,
+        /// It is a service account of ours: with our rights, and gone when we are
+        #[arg(long, conflicts_with_all = ["admin", "policy"])]
+        service_account: bool,
+        /// What to note about it; may be repeated
+        #[arg(long, value_name = "NAME=VALUE")]
+        tag: Vec<String>,
+        #[command(flatten)]
+        client: KmsClientArgs,
+    },
+    /// List the identities of the enclave
+    List {
+        #[command(flatten)]
+        client: KmsClientArgs,
+    },
+    /// Show one identity; without one, who we are
+    Info {
+        /// The identity, as MinKMS (h1:...) or KES (64 hex digits) writes it
+        identity: Option<String>,
+        #[command(flatten)]
+        client: KmsClientArgs,
+    },
+    /// Forget an identity, and its service accounts with it
+    Delete {
+        /// The identity
+        identity: String,
+        /// Do not ask
+        #[arg(long)]
+        yes: bool,
+        #[command(flatten)]
+        client: KmsClientArgs,
+    },
+}
