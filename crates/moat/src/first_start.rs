@@ -412,12 +412,19 @@ fn unique(names: Vec<SubjectName>) -> Vec<SubjectName> {
     kept
 }
 
+/// Makes the operator's API key, or keeps the one that the environment gives: whoever scripts an
+/// installation has to know it beforehand.
 fn make_root_api_key(data: &DataFolder, world: World<'_>) -> Result<()> {
+    const GIVEN: &str = "MOAT_KMS_ROOT_API_KEY";
     let path = data.root_api_key();
     if path.exists() {
         return Ok(());
     }
-    let key = ApiKey::generate(world.random).to_text();
+    let key = match std::env::var(GIVEN).ok().filter(|text| !text.is_empty()) {
+        Some(text) => ApiKey::parse(&text).context(GIVEN)?,
+        None => ApiKey::generate(world.random),
+    };
+    let key = key.to_text();
     let text = SecretString::new(format!("{}\n", key.expose()));
     files::place(&path, text.expose().as_bytes(), Access::Private)
 }

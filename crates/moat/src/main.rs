@@ -23,6 +23,7 @@ mod kms_hsm;
 mod kms_keys;
 mod lock;
 mod logs;
+mod minkms;
 mod pki;
 mod print;
 mod process;
@@ -43,6 +44,9 @@ use cli::{Cli, Command, KmsCommand, ProxyCommand};
 
 fn main() -> ExitCode {
     let arguments: Vec<_> = std::env::args_os().collect();
+    if minkms::is_called(arguments.first().map(std::ffi::OsString::as_os_str)) {
+        return minkms::main();
+    }
     let command = match sidekick::command_of(&arguments) {
         Some(args) => Command::Sidekick(Box::new(args)),
         None => Cli::parse_from(arguments).command,

@@ -126,10 +126,16 @@ async fn make_buckets(
 
 /// Runs the key manager alone.
 pub(crate) async fn kms_server(args: KmsServerArgs) -> Result<ExitCode> {
-    let config = load(
-        args.file.config.as_deref(),
-        [args.common.values(), args.kms.values()],
-    )?;
+    let flags = [args.common.values(), args.kms.values()];
+    serve_kms(args.file.config.as_deref(), flags).await
+}
+
+/// Runs the key manager alone as the file, the environment and these flags say.
+pub(crate) async fn serve_kms(
+    file: Option<&std::path::Path>,
+    flags: impl IntoIterator<Item = Vec<crate::config::raw::FlagValue>>,
+) -> Result<ExitCode> {
+    let config = load(file, flags)?;
     let signals = Signals::install()?;
     let notes = prepare(&config)?;
     let server = KmsServer::open(&config, FolderLock::take(&config.data.kms())?).await?;
