@@ -11,10 +11,14 @@ use std::sync::Arc;
 use http::{Request, Response};
 use http_body_util::BodyExt as _;
 use hyper::body::Incoming;
-use moat_net::tls::{ClientAuth, ClientIdentity, ClientTls, ClientTlsConfig, Roots, ServerTls};
+use moat_net::tls::{
+    ClientAuth, ClientIdentity, ClientTls, ClientTlsConfig, Roots, ServerIdentity, ServerTls,
+    ServerTlsConfig, Versions,
+};
 use moat_net::{
     Body, ClientConfig, ClientErrorKind, ClientKey, Endpoint, HttpClient, Limits, Peer,
 };
+use moat_types::SecretString;
 use rcgen::KeyPair;
 use rustls::HandshakeKind;
 use rustls_pki_types::ServerName;
@@ -389,4 +393,189 @@ fn client_identities_may_come_from_files() {
     })
     .unwrap_err();
     assert!(error.to_string().contains("missing.key"), "{error}");
+}
+
+/// Certificates of these names in files, and the settings of a server that has them all.
+fn with_names(files: &Files, names: &[&[&str]]) -> (Vec<SelfSigned>, ServerTlsConfig) {
+    let mut pairs = Vec::new();
+    let mut certificates = Vec::new();
+    for (index, names) in names.iter().enumerate() {
+        let pair = self_signed(|params| {
+            let dns = |name: &&str| rcgen::SanType::DnsName((*name).try_into().unwrap());
+            params.subject_alt_names = names.iter().map(dns).collect();
+        });
+        let (certificate, key) = (
+            files.path(&format!("{index}.crt")),
+            files.path(&format!("{index}.key")),
+        );
+        std::fs::write(&certificate, &pair.cert_pem).unwrap();
+        std::fs::write(&key, pair.key.serialize_pem()).unwrap();
+        certificates.push(ServerIdentity::Files {
+            certificate,
+            key,
+            password: None,
+        });
+        pairs.push(pair);
+    }
+    let settings = ServerTlsConfig {
+        certificates,
+        client_auth: ClientAuth::None,
+        client_ca: Vec::new(),
+        versions: Versions::Both,
+    };
+    (pairs, settings)
+}
+
+/// The certificate that a client which asks for `name` is shown.
+async fn shown_for(name: &str, server: &Server) -> Vec<u8> {
+    let insecure = ClientTls::load(ClientTlsConfig {
+        insecure: true,
+        ..ClientTlsConfig::default()
+    })
+    .unwrap();
+    let connector = TlsConnector::from(insecure.current());
+    let name = ServerName::try_from(name.to_owned()).unwrap();
+    let stream = soon(connector.connect(name, server.connect().await)).await;
+    let stream = stream.unwrap();
+    stream.get_ref().1.peer_certificates().unwrap()[0].to_vec()
+}
+
+#[tokio::test]
+async fn a_client_gets_the_certificate_of_the_name_it_asks_for() {
+    let files = Files::new();
+    let names: [&[&str]; 3] = [
+        &["a.example"],
+        &["b.example", "*.s3.example"],
+        &["c.example"],
+    ];
+    let (pairs, settings) = with_names(&files, &names);
+    let tls = ServerTls::with(settings).unwrap();
+    let server = Server::start(Some(tls.clone()), Limits::default(), Fn2(who));
+    for (name, index) in [
+        ("a.example", 0),
+        ("B.example", 1),
+        ("bucket.s3.example", 1),
+        ("c.example", 2),
+        ("other.example", 0),
+        ("127.0.0.1", 0),
+    ] {
+        assert_eq!(
+            shown_for(name, &server).await,
+            pairs[index].cert_der,
+            "{name}"
+        );
+    }
+    // The second one is renewed, and the others stay.
+    let renewed = self_signed(|params| {
+        params.subject_alt_names = vec![rcgen::SanType::DnsName("b.example".try_into().unwrap())];
+    });
+    std::fs::write(files.path("1.crt"), &renewed.cert_pem).unwrap();
+    std::fs::write(files.path("1.key"), renewed.key.serialize_pem()).unwrap();
+    tls.reload().unwrap();
+    assert_eq!(shown_for("b.example", &server).await, renewed.cert_der);
+    assert_eq!(shown_for("c.example", &server).await, pairs[2].cert_der);
+}
+
+#[tokio::test]
+async fn clients_must_show_a_certificate_of_the_named_ca() {
+    let files = Files::new();
+    let (known, stranger) = (self_signed(|_| {}), self_signed(|_| {}));
+    std::fs::write(files.path("clients.crt"), &known.cert_pem).unwrap();
+    let (pairs, mut settings) = with_names(&files, &[&["localhost"]]);
+    settings.client_ca = vec![files.path("clients.crt")];
+    let tls = ServerTls::with(settings).unwrap();
+    let server = Server::start(Some(tls.clone()), Limits::default(), Fn2(who));
+    let client = |identity: Option<&SelfSigned>| {
+        HttpClient::new(ClientConfig {
+            tls: Some(client_tls(&pairs[0].cert_pem, identity)),
+            ..ClientConfig::default()
+        })
+    };
+    let send = async |client: &HttpClient| {
+        let request = Request::get("/").body(Body::empty()).unwrap();
+        let endpoint = format!("https://localhost:{}", server.addr.port());
+        let endpoint = Endpoint::parse(&endpoint).unwrap();
+        soon(client.send(&endpoint, request)).await.map(drop)
+    };
+    send(&client(Some(&known))).await.unwrap();
+    send(&client(Some(&stranger))).await.unwrap_err();
+    send(&client(None)).await.unwrap_err();
+    // Another CA takes its place, for sessions that were there before as well.
+    let regular = client(Some(&known));
+    send(&regular).await.unwrap();
+    std::fs::write(files.path("clients.crt"), &stranger.cert_pem).unwrap();
+    tls.reload().unwrap();
+    send(&client(Some(&stranger))).await.unwrap();
+    send(&client(Some(&known))).await.unwrap_err();
+}
+
+#[tokio::test]
+async fn versions_are_kept_to() {
+    let files = Files::new();
+    let (pairs, settings) = with_names(&files, &[&["localhost"]]);
+    for (server, client, agree) in [
+        (Versions::Only13, Versions::Only12, false),
+        (Versions::Only12, Versions::Only13, false),
+        (Versions::Only12, Versions::Both, true),
+        (Versions::Both, Versions::Only13, true),
+    ] {
+        let tls = ServerTls::with(ServerTlsConfig {
+            versions: server,
+            ..settings.clone()
+        })
+        .unwrap();
+        let listening = Server::start(Some(tls), Limits::default(), Fn2(who));
+        let config = ClientTls::load(ClientTlsConfig {
+            roots: Roots {
+                pem: vec![pairs[0].cert_pem.clone().into()],
+                ..Roots::default()
+            },
+            versions: client,
+            ..ClientTlsConfig::default()
+        })
+        .unwrap();
+        let connector = TlsConnector::from(config.current());
+        let name = ServerName::try_from("localhost").unwrap();
+        let connected = soon(connector.connect(name, listening.connect().await)).await;
+        assert_eq!(connected.is_ok(), agree, "{server:?} {client:?}");
+    }
+}
+
+/// Keys of one pair, made with `openssl pkcs8 -topk8 -v2 aes-256-cbc`, `-scrypt`, `openssl ec -aes256`
+/// and so on (OpenSSL 3.0), all with the password `correct`.
+#[test]
+fn encrypted_keys_are_opened_by_their_password_alone() {
+    let folder = std::path::Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/data/keys");
+    let load = |key: &str, password: Option<&str>| {
+        ServerTls::with(ServerTlsConfig {
+            certificates: vec![ServerIdentity::Files {
+                certificate: folder.join("leaf.crt"),
+                key: folder.join(key),
+                password: password.map(|text| SecretString::new(text.to_owned())),
+            }],
+            client_auth: ClientAuth::None,
+            client_ca: Vec::new(),
+            versions: Versions::Both,
+        })
+        .map(drop)
+        .map_err(|error| error.to_string())
+    };
+    load("p8.key", None).unwrap();
+    load("p8.key", Some("not needed")).unwrap();
+    for key in [
+        "pkcs8-aes256.key",
+        "pkcs8-aes128.key",
+        "pkcs8-scrypt.key",
+        "legacy-aes256.key",
+        "legacy-aes128.key",
+    ] {
+        load(key, Some("correct")).unwrap();
+        let wrong = load(key, Some("wr0ng-w0rd")).unwrap_err();
+        assert!(wrong.contains("the password does not open it"), "{wrong}");
+        assert!(wrong.contains(key) && !wrong.contains("wr0ng"), "{wrong}");
+        let none = load(key, None).unwrap_err();
+        assert!(none.contains("openssl pkey"), "{none}");
+    }
+    let other = load("legacy-des3.key", Some("correct")).unwrap_err();
+    assert!(other.contains("convert it"), "{other}");
 }

@@ -31,7 +31,8 @@ struct Shared {
     hint: SizeHint,
     /// What was taken from the source; `None` if that became too much.
     kept: Option<Vec<Bytes>>,
-    kept_bytes: usize,
+    /// Bytes that were taken from the source.
+    taken: u64,
     /// Whether the end, or what may be the end, was handed out.
     ended: bool,
     moved: Instant,
@@ -43,7 +44,7 @@ impl RequestBody {
             hint: body.size_hint(),
             source: IdleTimeoutBody::new(body, idle),
             kept: Some(Vec::new()),
-            kept_bytes: 0,
+            taken: 0,
             ended: false,
             moved: Instant::now(),
         })))
@@ -118,13 +119,16 @@ impl Shared {
             Some(Err(_)) => {}
             None => self.ended = true,
         }
-        self.ended |= self.source.is_end_stream();
+        // HTTP/2 may announce the end apart from the last byte, but whoever was told the length has
+        // the whole body with that byte.
+        let all_taken = self.hint.exact().is_some_and(|length| self.taken >= length);
+        self.ended |= all_taken || self.source.is_end_stream();
         Poll::Ready(frame)
     }
 
     fn keep(&mut self, data: &Bytes) {
-        self.kept_bytes += data.len();
-        if self.kept_bytes > REPLAY_BYTES_MAX {
+        self.taken += data.len() as u64;
+        if self.taken > REPLAY_BYTES_MAX {
             self.kept = None;
         } else if let Some(kept) = &mut self.kept {
             kept.push(data.clone());

@@ -42,7 +42,7 @@ pub const ATTEMPTS_MAX: usize = 4;
 pub const CONNECT_ATTEMPTS_WITHIN: Duration = Duration::from_secs(15);
 /// Bytes of a request's body that are kept while it is sent, so that an upload of which only a part
 /// has left can begin anew elsewhere. More would be memory times connections for little gain.
-pub const REPLAY_BYTES_MAX: usize = 64 * 1024;
+pub const REPLAY_BYTES_MAX: u64 = 64 * 1024;
 /// How long DNS answers are used. Kubernetes' own are good for 30 seconds.
 pub const DNS_TTL: Duration = Duration::from_secs(30);
 /// Over this time an endpoint that came back gets its full share again: its caches are cold.

@@ -72,8 +72,8 @@ impl Site {
             connect_timeout: site.health.timeout,
             ..client.clone()
         };
-        let same_probes = |other: &&Self| other.config.health == site.health;
-        let kept = before.filter(same_probes).map(Self::backends);
+        let alike = |other: &&Self| other.config.health == site.health && other.zone == config.zone;
+        let kept = before.filter(alike).map(Self::backends);
         let kept = kept.as_deref().map_or(&[][..], Vec::as_slice);
         let mut backends = Vec::new();
         for upstream in &site.upstreams {

@@ -315,7 +315,7 @@ async fn a_rolling_restart_of_the_upstreams_is_not_noticed() {
         Response::new(Body::full(request.uri().path().to_owned().repeat(100)))
     };
     let start = |addr| Server::start(addr, None, Arc::new(support::Handler(handler)));
-    let mut upstreams = [start(any_port()), start(any_port()), start(any_port())];
+    let mut upstreams: [Server; 4] = std::array::from_fn(|_| start(any_port()));
     let front = Front::to(&upstreams.iter().collect::<Vec<_>>());
     let stop = Arc::new(AtomicBool::new(false));
     let clients: Vec<_> = (0..8)
@@ -335,12 +335,12 @@ async fn a_rolling_restart_of_the_upstreams_is_not_noticed() {
             })
         })
         .collect();
-    for round in 0..6 {
-        let upstream = &mut upstreams[round % 3];
+    for round in 0..8 {
+        let upstream = &mut upstreams[round % 4];
         upstream.drain.start(Duration::from_secs(30));
         soon(&mut upstream.task).await.unwrap();
         *upstream = start(upstream.addr);
-        front.until_up(&[true; 3]).await;
+        front.until_up(&[true; 4]).await;
     }
     stop.store(true, Relaxed);
     for one in clients {

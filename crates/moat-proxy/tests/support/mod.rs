@@ -46,13 +46,24 @@ pub struct Pki {
 
 impl Pki {
     pub fn new() -> Self {
+        Self::with(|_| {})
+    }
+
+    /// A certificate whose time is over.
+    pub fn expired() -> Self {
+        Self::with(|params| {
+            params.not_before = rcgen::date_time_ymd(2020, 1, 1);
+            params.not_after = rcgen::date_time_ymd(2021, 1, 1);
+        })
+    }
+
+    fn with(change: impl FnOnce(&mut CertificateParams)) -> Self {
         let dir = TempDir::new().unwrap();
         let key = KeyPair::generate().unwrap();
         let names = vec!["localhost".to_owned(), "127.0.0.1".to_owned()];
-        let cert = CertificateParams::new(names)
-            .unwrap()
-            .self_signed(&key)
-            .unwrap();
+        let mut params = CertificateParams::new(names).unwrap();
+        change(&mut params);
+        let cert = params.self_signed(&key).unwrap();
         std::fs::write(dir.path().join("crt"), cert.pem()).unwrap();
         std::fs::write(dir.path().join("key"), key.serialize_pem()).unwrap();
         Self {
@@ -67,9 +78,15 @@ impl Pki {
     }
 
     pub fn client(&self) -> ClientTls {
+        self.client_trusting(&[])
+    }
+
+    /// Trusts this and others.
+    pub fn client_trusting(&self, others: &[&Self]) -> ClientTls {
+        let all = others.iter().copied().chain([self]);
         ClientTls::load(ClientTlsConfig {
             roots: Roots {
-                pem: vec![Bytes::from(self.pem.clone())],
+                pem: all.map(|one| Bytes::from(one.pem.clone())).collect(),
                 ..Roots::default()
             },
             ..ClientTlsConfig::default()
