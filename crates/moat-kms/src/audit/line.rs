@@ -175,7 +175,7 @@ impl Head {
     /// Links `line` to the chain, appends its text to `out`, and moves on to it.
     pub(crate) fn append(&mut self, mut line: AuditLine, out: &mut Vec<u8>) {
         line.seq = self.seq + 1;
-        line.prev = hex::encode(self.hash);
+        line.prev = hex_text(&self.hash);
         line.hash = None;
         let start = out.len();
         serde_json::to_writer(&mut *out, &line).expect("a line of texts and numbers is JSON");
@@ -183,7 +183,7 @@ impl Head {
         self.hash = sha256(&out[start..]);
         self.seq = line.seq;
         out.extend_from_slice(HASH_MEMBER);
-        out.extend_from_slice(hex::encode(self.hash).as_bytes());
+        push_hex(out, &self.hash);
         out.extend_from_slice(b"\"}\n");
     }
 
@@ -212,6 +212,20 @@ impl Head {
         };
         Ok(line)
     }
+}
+
+/// The hexadecimal text of a hash. Every line has two or three of them, and `hex::encode` goes
+/// through them one `char` at a time.
+pub(super) fn hex_text(hash: &Hash) -> String {
+    let mut text = Vec::new();
+    push_hex(&mut text, hash);
+    String::from_utf8(text).expect("hexadecimal digits are ASCII")
+}
+
+fn push_hex(out: &mut Vec<u8>, hash: &Hash) {
+    let start = out.len();
+    out.resize(start + 2 * hash.len(), 0);
+    hex::encode_to_slice(hash, &mut out[start..]).expect("there are two digits for each byte");
 }
 
 /// Takes a line apart and checks its own hash, not its place in the chain.

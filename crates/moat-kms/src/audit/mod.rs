@@ -183,7 +183,7 @@ impl Facts {
         line.operation = Some(self.operation.to_owned());
         line.key = self.key;
         line.version = self.version;
-        line.context = self.context.map(hex::encode);
+        line.context = self.context.as_ref().map(line::hex_text);
         line.bucket = self.bucket;
         line.epoch = self.epoch;
         line.subject = self.subject;

@@ -12,7 +12,7 @@ use super::{Caller, Core, ListQuery, Page};
 use crate::error::{DenyReason, Error};
 use crate::policy::{Command, Verdict};
 use crate::rows::{HomeRow, IdentityRow, Origin, Scope, home_row, identity_row};
-use crate::state::{CONTENTION_RETRIES, OpenEnclave, Opened};
+use crate::state::{CONTENTION_RETRIES, OpenEnclave};
 
 /// What is known about an identity.
 #[derive(Clone, Debug)]
@@ -215,7 +215,7 @@ impl<M: MetaStore> Core<M> {
         let system = self.system_enclave().await?;
         let home = self
             .state
-            .get::<HomeRow>(&system, &Opened::default(), &home_row(identity))
+            .get(&system, &self.homes, &home_row(identity))
             .await?;
         Ok(home.map(|home| home.scope.clone()))
     }

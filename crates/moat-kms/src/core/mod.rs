@@ -54,7 +54,7 @@ use crate::error::{Error, OpenError};
 use crate::feed::Follower;
 use crate::hsm::{Hsm, HsmError, Hsms};
 use crate::policy::Command;
-use crate::rows::{AnchorRow, AuditKeyRow, IdentityRow, KeyRow, PolicyRow, Scope, singleton_row};
+use crate::rows::{AnchorRow, AuditKeyRow, HomeRow, IdentityRow, KeyRow, PolicyRow, Scope, singleton_row};
 use crate::state::{Opened, State};
 
 /// What a core is made of.
@@ -160,6 +160,7 @@ pub struct Core<M> {
     hsm_source: Option<Arc<HsmSource>>,
     keys: Opened<KeyRow>,
     identities: Opened<IdentityRow>,
+    homes: Opened<HomeRow>,
     policies: Opened<PolicyRow>,
     /// Keeps the newest checkpoint in the state.
     keeper: Mutex<Option<JoinHandle<()>>>,
@@ -211,6 +212,7 @@ impl<M: MetaStore> Core<M> {
             hsm_source: node.hsm_source.map(Arc::new),
             keys: Opened::default(),
             identities: Opened::default(),
+            homes: Opened::default(),
             policies: Opened::default(),
             keeper: Mutex::default(),
             ending: watch::Sender::new(false),

@@ -73,7 +73,7 @@ async fn respond<M: MetaStore>(
         query: head.uri.query().unwrap_or_default().to_owned(),
         body,
     };
-    if operation.method == Verb::Get {
+    if operation.method == Verb::Get || call.route.is_release() {
         return handlers::handle(&front.core, call).await;
     }
     // In a task of its own, so that a caller who goes away does not leave a change half

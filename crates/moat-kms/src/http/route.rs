@@ -38,6 +38,28 @@ pub(super) enum Route {
     Policy(Scope, KeyName),
 }
 
+impl Route {
+    /// Whether it gives keys or plaintexts out and changes nothing: broken off, it gave nothing
+    /// out, so it needs no task that outlives its caller.
+    pub(super) const fn is_release(&self) -> bool {
+        matches!(
+            self,
+            Self::Bulk(..)
+                | Self::KeyAction(
+                    _,
+                    _,
+                    KeyAction::Generate
+                        | KeyAction::Encrypt
+                        | KeyAction::Decrypt
+                        | KeyAction::Mac
+                        | KeyAction::VerifyMac
+                        | KeyAction::GenerateEpoch
+                        | KeyAction::OpenEpoch
+                )
+        )
+    }
+}
+
 /// What is done with a key.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub(super) enum KeyAction {

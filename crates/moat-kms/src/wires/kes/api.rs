@@ -44,19 +44,10 @@ impl Action {
         )
     }
 
-    /// Whether it changes something or releases a key, so that it is to be carried to its end
-    /// even if the caller goes away.
-    pub(super) const fn is_write(self) -> bool {
-        matches!(
-            self,
-            Self::CreateKey
-                | Self::ImportKey
-                | Self::DeleteKey
-                | Self::Generate
-                | Self::Encrypt
-                | Self::Decrypt
-                | Self::Hmac
-        )
+    /// Whether it changes something, so that it is to be carried to its end even if the caller
+    /// goes away. A release that is broken off released nothing.
+    pub(super) const fn is_change(self) -> bool {
+        matches!(self, Self::CreateKey | Self::ImportKey | Self::DeleteKey)
     }
 }
 

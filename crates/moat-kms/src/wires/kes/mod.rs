@@ -110,17 +110,17 @@ async fn respond<M: MetaStore>(
         argument: route.argument,
         body,
     };
-    if action.is_write() {
+    if action.is_change() {
         // In a task of its own, so that a caller who goes away does not leave a change half
         // recorded.
-        let handled = tokio::spawn(async move { call.write(action).await });
+        let handled = tokio::spawn(async move { call.change(action).await });
         return handled.await.unwrap_or_else(|e| {
             tracing::error!(request_id = exchange.request_id, error = %e, "a request ended early");
             let status = StatusCode::INTERNAL_SERVER_ERROR;
             Err(Refusal::new(status, "the request ended early"))
         });
     }
-    call.read(action, &front.kes, &front.info).await
+    call.answer(action, &front.kes, &front.info).await
 }
 
 /// One request whose caller and place are known.
@@ -134,21 +134,21 @@ struct Call<M> {
 }
 
 impl<M: MetaStore> Call<M> {
-    async fn write(&self, action: Action) -> Answer {
+    async fn change(&self, action: Action) -> Answer {
         match action {
             Action::CreateKey => self.create_key().await,
             Action::ImportKey => self.import_key().await,
             Action::DeleteKey => self.delete_key().await,
+            _ => unreachable!("Action::is_change names these and no others"),
+        }
+    }
+
+    async fn answer(&self, action: Action, kes: &KesFront, info: &ServerInfo) -> Answer {
+        match action {
             Action::Generate => self.generate().await,
             Action::Encrypt => self.encrypt().await,
             Action::Decrypt => self.decrypt().await,
             Action::Hmac => self.hmac().await,
-            _ => unreachable!("Action::is_write names these and no others"),
-        }
-    }
-
-    async fn read(&self, action: Action, kes: &KesFront, info: &ServerInfo) -> Answer {
-        match action {
             Action::DescribeKey => self.describe_key().await,
             Action::ListKeys => self.list_keys().await,
             Action::DescribePolicy => self.describe_policy().await,
@@ -163,7 +163,7 @@ impl<M: MetaStore> Call<M> {
             Action::Apis => self.apis().await,
             Action::ErrorLog => self.error_log().await,
             Action::AuditLog => self.audit_log().await,
-            _ => unreachable!("Action::is_write names the others"),
+            _ => unreachable!("Action::is_change names the others"),
         }
     }
 }
