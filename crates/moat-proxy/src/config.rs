@@ -1,6 +1,9 @@
 //! What a proxy is made of. Complete and typed: nothing here is read from files or environment.
 
+use std::future::Future;
+use std::io;
 use std::net::IpAddr;
+use std::pin::Pin;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -240,6 +243,21 @@ pub struct SidekickPaths {
     pub certificate: Option<String>,
 }
 
+/// Finds the addresses of a host. The machine's resolver, unless a test plays its part.
+pub type Lookup = Arc<dyn Fn(String) -> LookupFuture + Send + Sync>;
+/// What [`Lookup`] gives.
+pub type LookupFuture = Pin<Box<dyn Future<Output = io::Result<Vec<IpAddr>>> + Send>>;
+
+fn system_lookup() -> Lookup {
+    Arc::new(|host| {
+        Box::pin(async move {
+            // The port has no say in the answer.
+            let answers = tokio::net::lookup_host((host, 0)).await?;
+            Ok(answers.map(|answer| answer.ip()).collect())
+        })
+    })
+}
+
 /// A proxy.
 #[derive(Clone)]
 pub struct Config {
@@ -257,6 +275,8 @@ pub struct Config {
     pub fail_back_after: Duration,
     /// See [`DNS_TTL`].
     pub dns_ttl: Duration,
+    /// How names of endpoints are looked up.
+    pub lookup: Lookup,
     /// For name lookup, TCP and TLS of one attempt.
     pub connect_timeout: Duration,
     /// How long a body may stand still, either way.
@@ -298,6 +318,7 @@ impl Config {
             slow_start: SLOW_START,
             fail_back_after: FAIL_BACK_AFTER,
             dns_ttl: DNS_TTL,
+            lookup: system_lookup(),
             connect_timeout: moat_net::client::CONNECT_TIMEOUT,
             body_idle_timeout: BODY_IDLE_TIMEOUT,
             read_timeout: READ_TIMEOUT,

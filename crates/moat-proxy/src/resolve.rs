@@ -49,7 +49,7 @@ async fn look_up_all(site: &Arc<Site>) {
             wanted.extend(present);
             continue;
         }
-        match look_up(&upstream.endpoint).await {
+        match look_up(site, &upstream.endpoint).await {
             Ok(addresses) => wanted.extend(reconcile(site, upstream, present, &addresses)),
             Err(error) => {
                 tracing::warn!(endpoint = %upstream.endpoint, %error, "the name can't be looked up, its last addresses stay in use");
@@ -63,9 +63,9 @@ async fn look_up_all(site: &Arc<Site>) {
     }
 }
 
-async fn look_up(endpoint: &Endpoint) -> io::Result<BTreeSet<IpAddr>> {
-    let answers = tokio::net::lookup_host((endpoint.host(), endpoint.port())).await?;
-    let addresses: BTreeSet<_> = answers.map(|one| one.ip()).take(ADDRESSES_MAX).collect();
+async fn look_up(site: &Site, endpoint: &Endpoint) -> io::Result<BTreeSet<IpAddr>> {
+    let answers = (site.lookup)(endpoint.host().to_owned()).await?;
+    let addresses: BTreeSet<_> = answers.into_iter().take(ADDRESSES_MAX).collect();
     if addresses.is_empty() {
         return Err(io::Error::new(
             io::ErrorKind::NotFound,

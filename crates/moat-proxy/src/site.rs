@@ -14,7 +14,7 @@ use tokio::time::Instant;
 
 use crate::backend::Backend;
 use crate::balance::{Balancer, Standing};
-use crate::config::{ProxyProtocol, SiteConfig};
+use crate::config::{Lookup, ProxyProtocol, SiteConfig};
 use crate::health::{self, Outcome};
 use crate::observe::Meters;
 use crate::probe::{ProbeError, probe_for_ever};
@@ -36,6 +36,7 @@ pub(crate) struct Site {
     proxy_protocol: Option<ProxyProtocol>,
     fail_back_after: Duration,
     dns_ttl: Duration,
+    pub(crate) lookup: Lookup,
     backends: ArcSwap<Vec<Arc<Backend>>>,
     balancer: Balancer,
     service: Mutex<Service>,
@@ -101,6 +102,7 @@ impl Site {
             proxy_protocol: config.send_proxy_protocol,
             fail_back_after: config.fail_back_after,
             dns_ttl: config.dns_ttl,
+            lookup: Arc::clone(&config.lookup),
             backends: ArcSwap::from_pointee(backends),
             balancer: Balancer::new(config.balance, config.slow_start),
             service: Mutex::new(before.map_or(

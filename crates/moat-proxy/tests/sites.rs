@@ -5,8 +5,8 @@
 
 mod support;
 
-use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering::Relaxed};
+use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
 use bytes::Bytes;
@@ -426,6 +426,57 @@ async fn every_address_of_a_name_is_an_endpoint_of_its_own() {
                 .all(|one| one.state == AddressState::Down)
         })
         .await;
+}
+
+#[tokio::test]
+async fn addresses_that_dns_changes_are_followed_and_dns_that_is_away_takes_none() {
+    let first = named("first");
+    let port = first.addr.port();
+    let handler = |_: Request<Incoming>| async { Response::new(Body::full("second")) };
+    let second = format!("127.0.0.2:{port}").parse().unwrap();
+    let second = Server::start(second, None, Arc::new(support::Handler(handler)));
+    let answer: Arc<Mutex<Option<Vec<&str>>>> = Arc::new(Mutex::new(Some(vec!["127.0.0.1"])));
+    let mut config = config(&[format!("http://store.example:{port}")]);
+    config.dns_ttl = Duration::from_millis(20);
+    config.lookup = Arc::new({
+        let answer = Arc::clone(&answer);
+        move |host| {
+            assert_eq!(host, "store.example");
+            let answer = answer.lock().unwrap().clone();
+            Box::pin(async move {
+                let answer = answer.ok_or(std::io::ErrorKind::TimedOut)?;
+                Ok(answer.iter().map(|ip| ip.parse().unwrap()).collect())
+            })
+        }
+    });
+    let front = Front::start(config, None);
+    let client = client(None);
+    let until = async |addresses: &[&str]| {
+        front
+            .until(|front| {
+                let present = front.endpoints().remove(0).addresses;
+                let present = present.iter().map(|one| one.address.as_deref());
+                present.eq(addresses.iter().map(|one| Some(*one)))
+            })
+            .await;
+    };
+    until(&["127.0.0.1"]).await;
+    assert_eq!(ask(&client, &front).await, "first");
+    *answer.lock().unwrap() = Some(vec!["127.0.0.1", "127.0.0.2"]);
+    until(&["127.0.0.1", "127.0.0.2"]).await;
+    let answers = [ask(&client, &front).await, ask(&client, &front).await];
+    assert!(answers.contains(&"second".to_owned()), "{answers:?}");
+    *answer.lock().unwrap() = Some(vec!["127.0.0.2"]);
+    until(&["127.0.0.2"]).await;
+    *answer.lock().unwrap() = None;
+    for _ in 0..5 {
+        assert_eq!(ask(&client, &front).await, "second");
+    }
+    *answer.lock().unwrap() = Some(vec![]);
+    assert_eq!(ask(&client, &front).await, "second");
+    // All addresses are figures of one endpoint.
+    assert_eq!(front.endpoints()[0].requests, 9);
+    drop(second);
 }
 
 #[tokio::test]

@@ -34,6 +34,25 @@ pub(crate) fn bytes(bytes: &[u8]) -> Result<()> {
     }
 }
 
+/// Lines that wait for standard output. A terminal or journal that takes nothing for longer than it
+/// takes to make so many has no claim on the rest.
+const LINES_WAITING_MAX: usize = 8192;
+
+/// Writes lines to standard output from a thread of its own, so that who reads slowly slows nothing
+/// but the output: lines that find no room are left out.
+pub(crate) fn in_background() -> Box<dyn Fn(&str) + Send + Sync> {
+    let (give, take) = std::sync::mpsc::sync_channel::<String>(LINES_WAITING_MAX);
+    // Ends with the last sender. Nobody waits for it: what is served goes first.
+    std::thread::spawn(move || {
+        for line in take {
+            if out(&line).is_err() {
+                return;
+            }
+        }
+    });
+    Box::new(move |line| drop(give.try_send(line.to_owned())))
+}
+
 /// Writes an error with its causes to standard error, as one sentence.
 pub(crate) fn error(error: &anyhow::Error) {
     // Nothing is left to do if even this can't be written.

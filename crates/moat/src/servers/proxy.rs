@@ -1,6 +1,5 @@
 //! The proxy: one service behind all its listeners, and an admin listener beside them.
 
-use std::io::Write as _;
 use std::net::SocketAddr;
 use std::sync::Arc;
 
@@ -26,6 +25,7 @@ use crate::config::{Listen, ProxyConfig, TlsFiles};
 use crate::endpoint::Endpoint;
 use crate::files;
 use crate::folder::DataFolder;
+use crate::print;
 use crate::systemd::Sockets;
 
 /// The flags that choose other addresses.
@@ -201,16 +201,12 @@ fn settings(config: &ProxyConfig, data: &DataFolder, store: Endpoint) -> Result<
 fn tracer(config: &ProxyConfig) -> Option<Tracer> {
     let trace = &config.trace;
     trace.is_on().then(|| {
-        let print = |line: &str| {
-            // Nobody reads any more; what is served matters more than what is printed.
-            let _ = std::io::stdout().lock().write_all(line.as_bytes());
-        };
         Tracer::new(
             trace.filter.clone(),
             trace.form,
             trace.changes,
             Arc::new(SystemClock),
-            Box::new(print),
+            print::in_background(),
         )
     })
 }
