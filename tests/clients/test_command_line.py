@@ -18,8 +18,8 @@ BUCKET = "lake"
 COMMAND_SECONDS_MAX = 180
 
 
-def run(argv: list[str], env: dict[str, str], check: bool = True) -> subprocess.CompletedProcess:
-    done = subprocess.run(argv, env=env, capture_output=True, text=True, timeout=COMMAND_SECONDS_MAX, stdin=subprocess.DEVNULL)
+def run(argv: list[str], env: dict[str, str], check: bool = True, given: str | None = None) -> subprocess.CompletedProcess:
+    done = subprocess.run(argv, env=env, capture_output=True, text=True, timeout=COMMAND_SECONDS_MAX, input=given or "")
     if check:
         assert done.returncode == 0, f"{' '.join(argv)} ended with {done.returncode}:\n{done.stdout}\n{done.stderr}"
     return done
@@ -115,6 +115,9 @@ def test_mc_makes_copies_mirrors_and_removes(mc, tree, tmp_path, prefix):
     assert stat["size"] == 20 << 20
     listed = [json.loads(line)["key"] for line in mc("--json", "ls", "--recursive", bucket).stdout.splitlines()]
     assert sorted(listed) == sorted([f"tree/{n}" for n in names(tree)] + ["copied.bin"])
+    # A stream of unknown length is an upload in parts, completed with the checksum of the object.
+    mc("pipe", f"{bucket}/piped", given="from a pipe")
+    assert mc("cat", f"{bucket}/piped").stdout == "from a pipe"
     mc("stat", bucket)
     mc("rm", "--recursive", "--force", bucket)
     mc("rb", bucket)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import base64
 import hashlib
 from concurrent.futures import ThreadPoolExecutor
 
@@ -78,6 +79,27 @@ def test_wrong_completions_have_their_codes_and_change_nothing(s3, bucket, uploa
     assert keys(s3, bucket) == []
     complete([part(1), part(3)])
     assert read(s3, bucket, "big") == body(1, PART_MIN) + body(3, 100)
+
+
+@pytest.mark.parametrize("form", ["with the number of parts", "as minio-go writes it"])
+def test_a_completion_states_the_checksum_of_the_object_and_not_of_its_document(s3, bucket, form):
+    """`mc pipe` sends the composite value without the number of parts."""
+    started = s3.create_multipart_upload(Bucket=bucket, Key="stated", ChecksumAlgorithm="SHA256")
+    upload = {"Bucket": bucket, "Key": "stated", "UploadId": started["UploadId"]}
+    contents = {1: body("a", PART_MIN), 2: b"the end"}
+    sums = {n: base64.b64encode(hashlib.sha256(content).digest()).decode() for n, content in contents.items()}
+    tags = {n: s3.upload_part(**upload, PartNumber=n, Body=content, ChecksumSHA256=sums[n])["ETag"] for n, content in contents.items()}
+    parts = {"Parts": [{"PartNumber": n, "ETag": tags[n], "ChecksumSHA256": sums[n]} for n in (1, 2)]}
+    joined = base64.b64encode(hashlib.sha256(b"".join(hashlib.sha256(contents[n]).digest() for n in (1, 2))).digest()).decode()
+    suffix = "-2" if form == "with the number of parts" else ""
+    for wrong in (sums[1] + suffix, joined + "-3"):
+        with refused("BadDigest"):
+            s3.complete_multipart_upload(**upload, MultipartUpload=parts, ChecksumSHA256=wrong)
+    with refused("InvalidRequest"):
+        s3.complete_multipart_upload(**upload, MultipartUpload=parts, ChecksumSHA256="no base64" + suffix)
+    done = s3.complete_multipart_upload(**upload, MultipartUpload=parts, ChecksumSHA256=joined + suffix)
+    assert done["ChecksumSHA256"] == joined + "-2"
+    assert read(s3, bucket, "stated") == b"".join(contents.values())
 
 
 def test_aborted_and_unknown_uploads_are_no_uploads(s3, bucket, upload):

@@ -4,10 +4,11 @@
 use std::time::Duration;
 
 use bytes::Bytes;
+use http::HeaderMap;
 use http_body_util::BodyExt as _;
 use hyper::body::Incoming;
 use moat_net::IdleTimeoutBody;
-use moat_s3::checksum::{ChecksumRequest, Expected, PayloadDigest};
+use moat_s3::checksum::{ChecksumAlgorithm, ChecksumRequest, Expected, PayloadDigest};
 use moat_s3::chunked::{AnnouncedTrailers, ChunkedDecoder, Framing, Trailers};
 use moat_s3::{ErrorCode, S3Error};
 
@@ -167,7 +168,26 @@ impl Payload for RequestBody {
 
 /// A whole document, at most `bytes_max` bytes, with its digests checked.
 pub(super) async fn small_body(call: &Call<'_>, body: Incoming, bytes_max: usize) -> Result<Bytes> {
-    let mut payload = RequestBody::of_document(call, body)?;
+    let payload = RequestBody::of_document(call, &call.parts.headers, body)?;
+    collect(payload, bytes_max).await
+}
+
+/// As [`small_body`], where the checksum that the headers state is that of an object and not of
+/// the document: CompleteMultipartUpload.
+pub(super) async fn small_body_about_an_object(
+    call: &Call<'_>,
+    body: Incoming,
+    bytes_max: usize,
+) -> Result<Bytes> {
+    let mut headers = call.parts.headers.clone();
+    for algorithm in ChecksumAlgorithm::ALL {
+        headers.remove(algorithm.header_name());
+    }
+    let payload = RequestBody::of_document(call, &headers, body)?;
+    collect(payload, bytes_max).await
+}
+
+async fn collect(mut payload: RequestBody, bytes_max: usize) -> Result<Bytes> {
     let mut document = Vec::new();
     while let Some(piece) = payload.next().await? {
         if document.len() + piece.len() > bytes_max {
@@ -184,11 +204,11 @@ const DOCUMENT_IDLE_TIMEOUT: Duration = Duration::from_secs(20);
 
 impl RequestBody {
     /// Documents may come without a length: their size is bounded as they are read.
-    fn of_document(call: &Call<'_>, body: Incoming) -> Result<Self> {
+    fn of_document(call: &Call<'_>, headers: &HeaderMap, body: Incoming) -> Result<Self> {
         if Framing::new(call.payload, call.chunk_seed.as_ref()).is_some() {
             return Self::new(call, body, DOCUMENT_IDLE_TIMEOUT);
         }
-        let expected = Expected::from_headers(&call.parts.headers, call.payload)?;
+        let expected = Expected::from_headers(headers, call.payload)?;
         let body = IdleTimeoutBody::new(body, DOCUMENT_IDLE_TIMEOUT);
         Ok(Self {
             body,

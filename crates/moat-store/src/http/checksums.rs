@@ -113,20 +113,24 @@ pub(super) fn of_named_part(part: &CompletedPart) -> Option<Checksum> {
     part.checksums.first().map(of_payload)
 }
 
-/// The checksum of the whole object that CompleteMultipartUpload's headers state.
+/// The checksum of the whole object that CompleteMultipartUpload's headers state. A composite may
+/// lack its number of parts, as minio-go writes it, and then looks like one of the whole object.
 pub(super) fn stated_for_object(call: &Call<'_>) -> Result<Option<Checksum>> {
     for algorithm in ChecksumAlgorithm::ALL {
-        if let Some(value) = call.header(algorithm.header_name())? {
-            let composite = value.contains('-');
-            let checksum_type = if composite {
-                ChecksumType::Composite
-            } else {
-                ChecksumType::FullObject
+        if let Some(text) = call.header(algorithm.header_name())? {
+            let (_, parts) =
+                ChecksumValue::parse_of_multipart(algorithm, text).ok_or_else(|| {
+                    let header = algorithm.header_name();
+                    let message = format!("Value for {header} header is invalid.");
+                    Error::new(ErrorCode::InvalidRequest, message)
+                })?;
+            let checksum_type = match parts {
+                Some(_) => ChecksumType::Composite,
+                None => ChecksumType::FullObject,
             };
-            let kind = kind_of(algorithm, checksum_type);
             return Ok(Some(Checksum {
-                kind,
-                value: value.to_owned(),
+                kind: kind_of(algorithm, checksum_type),
+                value: text.to_owned(),
             }));
         }
     }
@@ -210,6 +214,14 @@ impl JoinChecksums for Joiner {
             }
         };
         Some(Checksum { kind, value })
+    }
+
+    fn agree(&self, stated: &Checksum, joined: &Checksum) -> bool {
+        let value = match stated.value.contains('-') {
+            true => joined.value.as_str(),
+            false => joined.value.split('-').next().unwrap_or_default(),
+        };
+        algorithm_of(stated.kind) == algorithm_of(joined.kind) && stated.value == value
     }
 
     fn kind_of_part(&self, upload_kind: u8) -> u8 {

@@ -15,7 +15,7 @@ use moat_s3::xml::{
 use moat_types::{BucketName, ObjectKey, PartNumber, UploadId};
 
 use super::answer::{Answer, OWNER, empty, set_encryption, set_etag, xml};
-use super::body::{RequestBody, small_body};
+use super::body::{RequestBody, small_body_about_an_object};
 use super::call::Call;
 use super::checksums::{self, Joiner, set_checksum, shown_checksum};
 use super::list_ops::shown_class;
@@ -123,7 +123,7 @@ impl<M: MetaStore, B: BlobStore> S3Service<M, B> {
     pub(super) async fn complete_upload(&self, call: &Call<'_>, body: Incoming) -> Result<Answer> {
         let (bucket, key) = (call.bucket()?, call.key()?);
         let id = upload_id(call)?;
-        let bytes = small_body(call, body, COMPLETE_BYTES_MAX).await?;
+        let bytes = small_body_about_an_object(call, body, COMPLETE_BYTES_MAX).await?;
         let request = read_complete_multipart_upload(&bytes)?;
         let named = request
             .parts

@@ -330,7 +330,7 @@ fn join_checksums(
     }
     let joined = checksums.join(kind, parts);
     if let (Some(stated), Some(joined)) = (&options.checksum, &joined)
-        && stated != joined
+        && !checksums.agree(stated, joined)
     {
         return Err(Error::new(
             ErrorCode::BadDigest,

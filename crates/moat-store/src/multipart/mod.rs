@@ -73,6 +73,9 @@ pub(crate) trait JoinChecksums {
     /// part has none of that kind.
     fn join(&self, kind: u8, parts: &[(Option<Checksum>, u64)]) -> Option<Checksum>;
 
+    /// Whether the checksum that a client states for the object is the one that was joined.
+    fn agree(&self, stated: &Checksum, joined: &Checksum) -> bool;
+
     /// The kind of a part's checksum in an upload of this kind.
     fn kind_of_part(&self, upload_kind: u8) -> u8;
 }
