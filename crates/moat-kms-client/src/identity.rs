@@ -64,7 +64,10 @@ impl Identity {
 
 impl fmt::Display for Identity {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "h1:{}", URL_SAFE_NO_PAD.encode(self.0))
+        let mut text = *b"h1:0123456789012345678901234567890123456789012";
+        let length = URL_SAFE_NO_PAD.encode_slice(self.0, &mut text[3..]);
+        debug_assert_eq!(length, Ok(43));
+        f.write_str(std::str::from_utf8(&text).expect("base64url is ASCII"))
     }
 }
 

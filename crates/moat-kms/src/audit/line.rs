@@ -7,12 +7,16 @@
 //! A checkpoint line carries an Ed25519 signature over a label, the hash of the line before, its
 //! own number and its own time: it vouches for the whole chain before it.
 
+use std::io::Write as _;
+
 use aws_lc_rs::digest::{SHA256, digest};
 use aws_lc_rs::signature::{ED25519, Ed25519KeyPair, KeyPair, UnparsedPublicKey};
 use base64::Engine;
 use base64::engine::general_purpose::STANDARD;
 use moat_types::UnixMillis;
 use serde::{Deserialize, Serialize};
+
+use super::entry::{Entry, push_hex};
 
 /// The hash of a line.
 pub(crate) type Hash = [u8; 32];
@@ -172,16 +176,16 @@ impl Head {
         hash: GENESIS,
     };
 
-    /// Links `line` to the chain, appends its text to `out`, and moves on to it.
-    pub(crate) fn append(&mut self, mut line: AuditLine, out: &mut Vec<u8>) {
-        line.seq = self.seq + 1;
-        line.prev = hex_text(&self.hash);
-        line.hash = None;
-        let start = out.len();
-        serde_json::to_writer(&mut *out, &line).expect("a line of texts and numbers is JSON");
-        out.pop();
+    /// Links a line to the chain, appends its text to `out`, and moves on to it.
+    pub(crate) fn append(&mut self, entry: &Entry, out: &mut Vec<u8>) {
+        let (start, seq) = (out.len(), self.seq + 1);
+        write!(out, "{{\"seq\":{seq},").expect("a vector takes everything");
+        out.extend_from_slice(entry.members());
+        out.extend_from_slice(b"\"prev\":\"");
+        push_hex(out, &self.hash);
+        out.push(b'"');
         self.hash = sha256(&out[start..]);
-        self.seq = line.seq;
+        self.seq = seq;
         out.extend_from_slice(HASH_MEMBER);
         push_hex(out, &self.hash);
         out.extend_from_slice(b"\"}\n");
@@ -212,20 +216,6 @@ impl Head {
         };
         Ok(line)
     }
-}
-
-/// The hexadecimal text of a hash. Every line has two or three of them, and `hex::encode` goes
-/// through them one `char` at a time.
-pub(super) fn hex_text(hash: &Hash) -> String {
-    let mut text = Vec::new();
-    push_hex(&mut text, hash);
-    String::from_utf8(text).expect("hexadecimal digits are ASCII")
-}
-
-fn push_hex(out: &mut Vec<u8>, hash: &Hash) {
-    let start = out.len();
-    out.resize(start + 2 * hash.len(), 0);
-    hex::encode_to_slice(hash, &mut out[start..]).expect("there are two digits for each byte");
 }
 
 /// Takes a line apart and checks its own hash, not its place in the chain.
@@ -389,7 +379,7 @@ mod tests {
         for note in ["a", "b", "c"] {
             let mut line = AuditLine::empty(LineKind::Note);
             line.note = Some(note.into());
-            head.append(line, &mut out);
+            head.append(&Entry::of_line(&line), &mut out);
         }
         let lines: Vec<&[u8]> = out
             .split(|b| *b == b'\n')

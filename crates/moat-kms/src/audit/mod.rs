@@ -10,6 +10,7 @@
 //! the reader, knows of. Lines behind the last checkpoint can be cut off unseen; they are at most
 //! a checkpoint's distance.
 
+mod entry;
 mod files;
 mod line;
 mod open;
@@ -34,6 +35,7 @@ pub use verify::{Located, Report, Verification, verify};
 
 use crate::error::Fault;
 use crate::feed::{Feed, Follower};
+use entry::Entry;
 use writer::{Message, Writer};
 
 /// How an audit is kept.
@@ -173,24 +175,20 @@ pub struct Facts {
 }
 
 impl Facts {
-    fn into_line(self) -> AuditLine {
-        let mut line = AuditLine::empty(LineKind::Operation);
-        line.time = self.time.to_timestamp().to_string();
-        line.request_id = Some(self.request_id);
-        line.identity = self.identity.map(|identity| identity.to_string());
-        line.source = Some(self.source);
-        line.enclave = Some(self.enclave).filter(|enclave| !enclave.is_empty());
-        line.operation = Some(self.operation.to_owned());
-        line.key = self.key;
-        line.version = self.version;
-        line.context = self.context.as_ref().map(line::hex_text);
-        line.bucket = self.bucket;
-        line.epoch = self.epoch;
-        line.subject = self.subject;
-        line.outcome = Some(self.outcome);
-        line.reason = self.reason;
-        line.micros = Some(self.micros);
-        line
+    /// Moves all of it out; what stays has no texts.
+    pub(crate) fn take(&mut self) -> Self {
+        use std::mem::take;
+        Self {
+            request_id: take(&mut self.request_id),
+            source: take(&mut self.source),
+            enclave: take(&mut self.enclave),
+            key: self.key.take(),
+            bucket: self.bucket.take(),
+            epoch: self.epoch.take(),
+            subject: self.subject.take(),
+            reason: self.reason.take(),
+            ..*self
+        }
     }
 }
 
@@ -301,7 +299,7 @@ impl AuditLog {
         let room = facts.len().min(QUEUE_LINES_MAX) as u32;
         let permit = self.room.clone().acquire_many_owned(room).await;
         let message = Message::Lines {
-            lines: facts.into_iter().map(Facts::into_line).collect(),
+            lines: facts.iter().map(Entry::of_facts).collect(),
             done,
             _room: permit.map_err(|_| AuditError::Closed)?,
         };

@@ -135,7 +135,7 @@ async fn a_rewritten_chain_lacks_the_signature() {
     for text in lines_of(&path) {
         let mut line: AuditLine = serde_json::from_str(&text).unwrap();
         line.key = line.key.map(|key| key.replace("key-3", "key-9"));
-        head.append(line, &mut forged);
+        head.append(&Entry::of_line(&line), &mut forged);
     }
     std::fs::write(&path, &forged).unwrap();
     let problem = checked(folder.path()).problem.expect("a problem is found");

@@ -8,6 +8,7 @@ use std::time::{Duration, Instant};
 use moat_types::Clock;
 use tokio::sync::{OwnedSemaphorePermit, oneshot, watch};
 
+use super::entry::Entry;
 use super::files::{self, LogFile, OpenFile};
 use super::line::{AuditLine, Head, LineKind};
 use super::open::Place;
@@ -17,7 +18,7 @@ pub(super) type Done = oneshot::Sender<Result<(), AuditError>>;
 
 pub(super) enum Message {
     Lines {
-        lines: Vec<AuditLine>,
+        lines: Vec<Entry>,
         done: Option<Done>,
         /// Given back when the lines are written.
         _room: OwnedSemaphorePermit,
@@ -89,7 +90,7 @@ impl Writer {
             _lock: place.lock,
         };
         let notes = place.notes.into_iter().map(|text| writer.note_line(text));
-        let notes: Vec<AuditLine> = notes.collect();
+        let notes: Vec<Entry> = notes.collect();
         // Every file begins with a checkpoint, and so does every opening: from here on the log is
         // known to have been continued by the holder of the key.
         let first = len == 0;
@@ -173,7 +174,7 @@ impl Writer {
         closing
     }
 
-    fn write_batch(&mut self, mut lines: Vec<AuditLine>, sync: bool) -> Result<(), AuditError> {
+    fn write_batch(&mut self, mut lines: Vec<Entry>, sync: bool) -> Result<(), AuditError> {
         if lines.is_empty() {
             return Ok(());
         }
@@ -197,12 +198,7 @@ impl Writer {
 
     /// Appends lines, and a checkpoint behind them if it is due. Nothing of it counts, and nothing
     /// is left in the file, unless all of it was written.
-    fn write(
-        &mut self,
-        lines: Vec<AuditLine>,
-        checkpoint: bool,
-        sync: bool,
-    ) -> Result<(), AuditError> {
+    fn write(&mut self, lines: Vec<Entry>, checkpoint: bool, sync: bool) -> Result<(), AuditError> {
         if self.poisoned.load(Ordering::Relaxed) {
             return Err(AuditError::Poisoned);
         }
@@ -210,10 +206,11 @@ impl Writer {
         let mut head = self.head;
         let mut text = Vec::with_capacity(lines.len() * 640);
         for line in lines {
-            head.append(line, &mut text);
+            head.append(&line, &mut text);
         }
         if checkpoint {
-            head.append(self.signer.checkpoint(&head, self.clock.now()), &mut text);
+            let checkpoint = self.signer.checkpoint(&head, self.clock.now());
+            head.append(&Entry::of_line(&checkpoint), &mut text);
         }
         if let Err(e) = self.file.append(&text) {
             // What was half written must go, or the next line would follow a torn one.
@@ -275,7 +272,8 @@ impl Writer {
         let io = |e| AuditError::io(&path, e);
         let mut head = self.head;
         let mut text = Vec::new();
-        head.append(self.signer.checkpoint(&head, self.clock.now()), &mut text);
+        let checkpoint = self.signer.checkpoint(&head, self.clock.now());
+        head.append(&Entry::of_line(&checkpoint), &mut text);
         let mut file = (self.open_file)(&path).map_err(io)?;
         let begun = file
             .truncate(0)
@@ -338,11 +336,11 @@ impl Writer {
         self.write(vec![note], true, true)
     }
 
-    fn note_line(&self, text: String) -> AuditLine {
+    fn note_line(&self, text: String) -> Entry {
         let mut line = AuditLine::empty(LineKind::Note);
         line.time = self.clock.now().to_timestamp().to_string();
         line.note = Some(text);
-        line
+        Entry::of_line(&line)
     }
 }
 

@@ -54,7 +54,9 @@ use crate::error::{Error, OpenError};
 use crate::feed::Follower;
 use crate::hsm::{Hsm, HsmError, Hsms};
 use crate::policy::Command;
-use crate::rows::{AnchorRow, AuditKeyRow, HomeRow, IdentityRow, KeyRow, PolicyRow, Scope, singleton_row};
+use crate::rows::{
+    AnchorRow, AuditKeyRow, HomeRow, IdentityRow, KeyRow, PolicyRow, Scope, singleton_row,
+};
 use crate::state::{Opened, State};
 
 /// What a core is made of.
@@ -166,6 +168,7 @@ pub struct Core<M> {
     keeper: Mutex<Option<JoinHandle<()>>>,
     /// Whether the streams of this core are to end.
     ending: watch::Sender<bool>,
+    meters: trail::Meters,
 }
 
 const AUDIT_KEY: &str = "audit-key";
@@ -216,6 +219,7 @@ impl<M: MetaStore> Core<M> {
             policies: Opened::default(),
             keeper: Mutex::default(),
             ending: watch::Sender::new(false),
+            meters: trail::Meters::new(),
         });
         core.keep_anchor().await?;
         let keeper = tokio::spawn(keep_anchors(Arc::downgrade(&core), core.audit.anchors()));

@@ -1,8 +1,10 @@
 //! The audit line of one operation, filled as the operation goes on.
 
-use std::time::Instant;
+use std::sync::OnceLock;
+use std::time::{Duration, Instant};
 
 use aws_lc_rs::digest::{SHA256, digest};
+use metrics::{Counter, Histogram};
 use moat_meta::MetaStore;
 use moat_types::{BucketName, EpochId, KeyName, KeyVersion};
 
@@ -18,6 +20,53 @@ pub(super) struct Trail<'a> {
     started: Instant,
     facts: Facts,
     begun: bool,
+    meters: &'a Meters,
+    command: Command,
+}
+
+/// The metrics of operations. Looked up by their labels when an operation is counted for the first
+/// time, because that costs as much as a good part of an operation.
+pub(super) struct Meters(Vec<OnceLock<Meter>>);
+
+struct Meter {
+    /// In the order of [`OUTCOMES`].
+    ended: [Counter; OUTCOMES.len()],
+    seconds: Histogram,
+}
+
+/// How operations end.
+const OUTCOMES: [Outcome; 3] = [Outcome::Allowed, Outcome::Denied, Outcome::Error];
+
+impl Meters {
+    pub(super) fn new() -> Self {
+        Self(Command::ALL.iter().map(|_| OnceLock::new()).collect())
+    }
+
+    fn count(&self, command: Command, outcome: Outcome, duration: Duration) {
+        // Every command is in the list, which is in the order of their codes.
+        let Ok(at) = Command::ALL.binary_search(&command) else {
+            return;
+        };
+        let meter = self.0[at].get_or_init(|| Meter::of(command.as_str()));
+        if let Some(at) = OUTCOMES.iter().position(|one| *one == outcome) {
+            meter.ended[at].increment(1);
+        }
+        meter.seconds.record(duration.as_secs_f64());
+    }
+}
+
+impl Meter {
+    fn of(operation: &'static str) -> Self {
+        Self {
+            ended: OUTCOMES.map(|outcome| {
+                metrics::counter!(
+                    "moat_kms_operations_total",
+                    "operation" => operation, "outcome" => outcome.as_str()
+                )
+            }),
+            seconds: metrics::histogram!("moat_kms_operation_seconds", "operation" => operation),
+        }
+    }
 }
 
 impl<M: MetaStore> Core<M> {
@@ -78,6 +127,8 @@ impl<M: MetaStore> Core<M> {
                 micros: 0,
             },
             begun: false,
+            meters: &self.meters,
+            command,
         }
     }
 }
@@ -146,6 +197,7 @@ impl Trail<'_> {
     }
 
     /// The facts of an operation that has ended, for a caller who writes those of several at once.
+    /// Nothing is left here.
     pub(super) fn close<T>(&mut self, result: &Result<T, Error>) -> Facts {
         let (outcome, reason) = match result {
             Ok(_) => (Outcome::Allowed, None),
@@ -156,19 +208,27 @@ impl Trail<'_> {
         self.facts.reason = reason;
         self.facts.fault = result.as_ref().err().map(Error::fault);
         self.facts.micros = self.micros();
-        self.count(outcome);
-        self.facts.clone()
-    }
-
-    fn count(&self, outcome: Outcome) {
-        let (operation, outcome) = (self.facts.operation, outcome.as_str());
-        metrics::counter!("moat_kms_operations_total", "operation" => operation, "outcome" => outcome)
-            .increment(1);
-        metrics::histogram!("moat_kms_operation_seconds", "operation" => operation)
-            .record(self.started.elapsed().as_secs_f64());
+        self.meters
+            .count(self.command, outcome, self.started.elapsed());
+        self.facts.take()
     }
 
     fn micros(&self) -> u64 {
         u64::try_from(self.started.elapsed().as_micros()).unwrap_or(u64::MAX)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn every_command_has_its_meter() {
+        assert!(Command::ALL.is_sorted(), "it is searched by halves");
+        let meters = Meters::new();
+        for command in Command::ALL {
+            meters.count(*command, Outcome::Allowed, Duration::ZERO);
+        }
+        assert!(meters.0.iter().all(|meter| meter.get().is_some()));
     }
 }

@@ -93,7 +93,10 @@ impl Binding<'_> {
         push(&mut out, self.enclave.as_str().as_bytes());
         push(&mut out, self.key.as_str().as_bytes());
         push(&mut out, &version.number().to_be_bytes());
-        push(&mut out, &self.purpose.context());
+        match &self.purpose {
+            Purpose::Data { context } => push(&mut out, context),
+            epoch @ Purpose::Epoch { .. } => push(&mut out, &epoch.context()),
+        }
         out
     }
 }
