@@ -53,8 +53,9 @@ class Postgres:
         wait_until("PostgreSQL answers", lambda: self._psql("SELECT 1").returncode == 0, START_SECONDS_MAX, self.process)
         return self
 
-    def sql(self, text: str) -> str:
-        done = self._psql(text)
+    def sql(self, *texts: str) -> str:
+        """Runs statements one after the other, each in a transaction of its own."""
+        done = self._psql(*texts)
         assert done.returncode == 0, done.stderr
         return done.stdout
 
@@ -68,8 +69,9 @@ class Postgres:
         self.stop()
         shutil.rmtree(self.folder, ignore_errors=True)
 
-    def _psql(self, text: str) -> subprocess.CompletedProcess:
-        argv = self._argv("psql", "--no-psqlrc", "-qtA", "--username=moat", "--dbname=postgres", "--host", str(self.home), "-c", text)
+    def _psql(self, *texts: str) -> subprocess.CompletedProcess:
+        argv = self._argv("psql", "--no-psqlrc", "-qtA", "--username=moat", "--dbname=postgres", "--host", str(self.home))
+        argv += [part for text in texts for part in ("-c", text)]
         return subprocess.run(argv, capture_output=True, text=True, cwd="/")
 
     def _argv(self, program: str, *more: str) -> list[str]:

@@ -30,6 +30,15 @@ pub struct NewEpoch {
     pub key: Arc<EpochKey>,
 }
 
+/// An epoch key, wrapped anew.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct RewrappedEpoch {
+    /// The key version that wraps it now.
+    pub version: KeyVersion,
+    /// Its wrapped form, to take the place of the old one; the same if that was up to date.
+    pub wrapped: Vec<u8>,
+}
+
 /// Why an epoch key could not be had.
 #[derive(Debug, Clone, thiserror::Error)]
 #[non_exhaustive]
@@ -84,6 +93,13 @@ pub trait KeyRing: Send + Sync + 'static {
         scope: EpochScope,
         wrapped: Vec<u8>,
     ) -> BoxFuture<'_, Result<Arc<EpochKey>, KeyRingError>>;
+
+    /// Wraps an epoch key under the latest version of `scope.key`, without leasing it.
+    fn rewrap(
+        &self,
+        scope: EpochScope,
+        wrapped: Vec<u8>,
+    ) -> BoxFuture<'_, Result<RewrappedEpoch, KeyRingError>>;
 
     /// Says whether the key exists and may be used, without leasing anything.
     fn check(&self, key: KeyName) -> BoxFuture<'_, Result<(), KeyRingError>>;

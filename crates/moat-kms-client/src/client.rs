@@ -783,10 +783,17 @@ impl Client {
         &self,
         enclave: &EnclaveName,
         key: &KeyName,
-        request: &wire::OpenEpoch,
+        bucket: &BucketName,
+        epoch: EpochId,
+        wrapped: &[u8],
     ) -> Result<wire::RewrappedEpoch, Error> {
         let path = format!("/v1/enclaves/{enclave}/keys/{key}/epochs/rewrap");
-        self.change(&path, request, Repeat::Safe).await
+        let body = wire::OpenEpoch {
+            bucket: bucket.to_string(),
+            epoch: epoch.to_string(),
+            wrapped: Base64(wrapped.to_vec()),
+        };
+        self.change(&path, &body, Repeat::Safe).await
     }
 
     /// The keys that seal the key manager's state.

@@ -14,7 +14,7 @@ use std::time::Duration;
 
 use futures_util::FutureExt;
 use futures_util::future::{BoxFuture, Shared};
-use moat_crypto::{EpochKey, EpochScope, KeyRing, KeyRingError, NewEpoch};
+use moat_crypto::{EpochKey, EpochScope, KeyRing, KeyRingError, NewEpoch, RewrappedEpoch};
 use moat_types::{BucketName, EnclaveName, EpochId, KeyName, KeyVersion, Random};
 use tokio::sync::Notify;
 use tokio::task::JoinHandle;
@@ -60,6 +60,11 @@ pub(crate) trait LeaseSource: Send + Sync + 'static {
         scope: &'a EpochScope,
         wrapped: &'a [u8],
     ) -> BoxFuture<'a, Result<Leased, KeyRingError>>;
+    fn rewrap<'a>(
+        &'a self,
+        scope: &'a EpochScope,
+        wrapped: &'a [u8],
+    ) -> BoxFuture<'a, Result<RewrappedEpoch, KeyRingError>>;
     fn check<'a>(&'a self, key: &'a KeyName) -> BoxFuture<'a, Result<(), KeyRingError>>;
 }
 
@@ -168,6 +173,22 @@ impl KeyRing for RemoteKeyRing {
             return async move { inner.open(&scope, &wrapped).await }.boxed();
         }
         inner.fly(scope, wrapped).boxed()
+    }
+
+    fn rewrap(
+        &self,
+        scope: EpochScope,
+        wrapped: Vec<u8>,
+    ) -> BoxFuture<'_, Result<RewrappedEpoch, KeyRingError>> {
+        Box::pin(async move {
+            let result = self.inner.source.rewrap(&scope, &wrapped).await;
+            let new = self.inner.learn(&scope, "rewrap", result)?;
+            // A lease that is held is renewed with the form that will be in the row.
+            if let Some(lease) = self.inner.leases_mut().get_mut(&scope.epoch) {
+                lease.wrapped.clone_from(&new.wrapped);
+            }
+            Ok(new)
+        })
     }
 
     fn check(&self, key: KeyName) -> BoxFuture<'_, Result<(), KeyRingError>> {
@@ -492,6 +513,30 @@ impl LeaseSource for RemoteSource {
             .client
             .open_epoch(&self.enclave, key, bucket, *epoch, wrapped);
         answer.map(|answer| read_lease(answer, scope)).boxed()
+    }
+
+    fn rewrap<'a>(
+        &'a self,
+        scope: &'a EpochScope,
+        wrapped: &'a [u8],
+    ) -> BoxFuture<'a, Result<RewrappedEpoch, KeyRingError>> {
+        let EpochScope { bucket, key, epoch } = scope;
+        let answer = async move {
+            let answer = self
+                .client
+                .rewrap_epoch(&self.enclave, key, bucket, *epoch, wrapped)
+                .await
+                .map_err(|e| e.into_key_ring_error(key))?;
+            let version =
+                KeyVersion::new(answer.version).ok_or_else(|| KeyRingError::Unavailable {
+                    reason: "the key manager answered an epoch key with no version".into(),
+                })?;
+            Ok(RewrappedEpoch {
+                version,
+                wrapped: answer.wrapped.0,
+            })
+        };
+        answer.boxed()
     }
 
     fn check<'a>(&'a self, key: &'a KeyName) -> BoxFuture<'a, Result<(), KeyRingError>> {

@@ -70,6 +70,20 @@ impl LeaseSource for Fake {
         self.answer().boxed()
     }
 
+    fn rewrap<'a>(
+        &'a self,
+        _: &'a EpochScope,
+        _: &'a [u8],
+    ) -> BoxFuture<'a, Result<RewrappedEpoch, KeyRingError>> {
+        let answer = self.answer().map(|answer| {
+            answer.map(|leased| RewrappedEpoch {
+                version: leased.version.next(),
+                wrapped: vec![8],
+            })
+        });
+        answer.boxed()
+    }
+
     fn check<'a>(&'a self, _: &'a KeyName) -> BoxFuture<'a, Result<(), KeyRingError>> {
         self.answer().map(|answer| answer.map(drop)).boxed()
     }

@@ -15,6 +15,7 @@ mod list;
 mod multipart;
 mod objects;
 mod payload;
+mod rewrap;
 mod rows;
 mod sink;
 mod source;

@@ -13,6 +13,7 @@ pub(crate) use crate::cli_kms::{
 use crate::config::raw::FlagValue;
 use crate::kms_backup::{KmsBackupArgs, KmsRestoreArgs};
 use crate::kms_hsm::KmsHsmCommand;
+use crate::kms_rewrap::KmsRewrapArgs;
 use crate::sidekick::SidekickArgs;
 
 /// Keeps a data lake encrypted: an S3 store, a key manager and a TLS proxy in one program.
@@ -340,6 +341,8 @@ pub(crate) enum KmsCommand {
     Backup(KmsBackupArgs),
     /// Put a backup into a new folder or database; the HSM key must be there
     Restore(KmsRestoreArgs),
+    /// Have a store wrap its data's keys under the newest key versions, so that old ones may be destroyed
+    Rewrap(KmsRewrapArgs),
     /// Encrypt a small secret: from standard input or a file, to base64
     Encrypt(KmsEncryptArgs),
     /// Decrypt what `encrypt` gave, or the wrapped form of a data key

@@ -21,6 +21,7 @@ mod kms_confirm;
 mod kms_data;
 mod kms_hsm;
 mod kms_keys;
+mod kms_rewrap;
 mod lock;
 mod logs;
 mod minkms;
@@ -89,6 +90,7 @@ fn run(command: Command) -> Result<ExitCode> {
                 KmsCommand::Hsm(command) => kms_hsm::run(command).await,
                 KmsCommand::Backup(args) => kms_backup::backup(args).await,
                 KmsCommand::Restore(args) => kms_backup::restore(args).await,
+                KmsCommand::Rewrap(args) => kms_rewrap::run(args).await,
             },
             Command::Doctor(args) => doctor::run(args).await,
             Command::Pki(_) => unreachable!("handled without a runtime"),

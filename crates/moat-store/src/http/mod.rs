@@ -4,6 +4,7 @@
 //! signature, a handler in `*_ops` turns headers into a call of the store, `answer` builds what
 //! goes back.
 
+mod admin;
 mod answer;
 mod auth;
 mod body;

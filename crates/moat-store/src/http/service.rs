@@ -16,6 +16,7 @@ use moat_s3::request::{Address, BaseDomains, CustomerKey, Operation, Query};
 use moat_s3::sigv4::RequestParts;
 use moat_types::{BucketName, ObjectKey};
 
+use super::admin::REWRAP_PATH;
 use super::answer::{Answer, ErrorPage, empty, set_ids};
 use super::auth::{Authenticator, RootCredentials, is_secure};
 use super::call::Call;
@@ -80,9 +81,15 @@ impl<M: MetaStore, B: BlobStore> S3Service<M, B> {
     async fn answer(&self, peer: &Arc<Peer>, request: Request<Incoming>) -> Response<Body> {
         let started = Instant::now();
         let id = request_id(&*self.store.random);
-        let (mut parts, body) = request.into_parts();
         let mut operation = None;
-        let result = self.handle(peer, &mut parts, body, &mut operation).await;
+        let (parts, result) = if request.uri().path() == REWRAP_PATH {
+            let result = self.rewrap(&request).await;
+            (request.into_parts().0, result)
+        } else {
+            let (mut parts, body) = request.into_parts();
+            let result = self.handle(peer, &mut parts, body, &mut operation).await;
+            (parts, result)
+        };
         let name = operation.map_or("Unknown", Operation::name);
         let mut answer = match result {
             Ok(answer) => answer,
@@ -144,6 +151,14 @@ impl<M: MetaStore, B: BlobStore> S3Service<M, B> {
             chunk_seed: authenticated.chunk_seed,
         };
         self.dispatch(&call, body).await
+    }
+
+    /// Checks the signature of a request that is about no bucket.
+    pub(super) fn authenticate_root(&self, request: &RequestParts<'_>) -> Result<()> {
+        let now = self.store.clock.now();
+        self.authenticator
+            .authenticate(request, None, now)
+            .map(drop)
     }
 
     /// Finds out what a request is about, and refuses SSE-C keys that came in the clear.

@@ -132,6 +132,18 @@ pub(crate) fn epoch(bucket: &BucketName, id: EpochId) -> Bytes {
     join(b'E', &[bucket.as_str().as_bytes(), END, id.as_bytes()])
 }
 
+/// What stands before the rows of all epochs.
+pub(crate) fn all_epochs() -> Bytes {
+    Bytes::from_static(b"E")
+}
+
+/// The bucket and id of an epoch's row.
+pub(crate) fn parse_epoch(row: &[u8]) -> Option<(BucketName, EpochId)> {
+    let (bucket, id) = row.strip_prefix(b"E")?.split_last_chunk::<16>()?;
+    let bucket = std::str::from_utf8(bucket.strip_suffix(END)?).ok()?;
+    Some((BucketName::parse(bucket).ok()?, EpochId::from_bytes(*id)))
+}
+
 /// The row that names the epoch in which new objects of (bucket, KMS key) are sealed.
 pub(crate) fn current_epoch(bucket: &BucketName, key: &KeyName) -> Bytes {
     join(

@@ -4,4 +4,5 @@ mod copies;
 mod faults;
 mod listing;
 mod multipart;
+mod rewrap;
 mod world;

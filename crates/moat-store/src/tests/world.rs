@@ -8,7 +8,7 @@ use futures_util::future::BoxFuture;
 use http_body_util::BodyExt as _;
 use md5::{Digest as _, Md5};
 use moat_blob::Disk;
-use moat_crypto::{EpochKey, EpochScope, KeyRing, KeyRingError, NewEpoch};
+use moat_crypto::{EpochKey, EpochScope, KeyRing, KeyRingError, NewEpoch, RewrappedEpoch};
 use moat_meta::{Embedded, Options};
 use moat_s3::request::{Conditions, CustomerKey, KmsKeyId, SseRequest};
 use moat_types::{
@@ -29,9 +29,18 @@ pub(super) struct Ring {
     epochs: Mutex<HashMap<EpochId, (EpochScope, [u8; 32])>>,
     pub(super) disabled: Mutex<HashSet<String>>,
     enclave: Option<EnclaveName>,
+    /// The latest version of every key.
+    pub(super) version: Mutex<u32>,
+    /// The oldest version that there is.
+    pub(super) oldest: Mutex<u32>,
+    pub(super) rewraps: Mutex<Vec<EpochId>>,
 }
 
 impl Ring {
+    fn latest(&self) -> u32 {
+        (*self.version.lock().unwrap()).max(1)
+    }
+
     fn usable(&self, key: &KeyName) -> std::result::Result<(), KeyRingError> {
         if key.as_str() == "missing" {
             return Err(KeyRingError::NotFound { key: key.clone() });
@@ -49,6 +58,10 @@ impl KeyRing for Ring {
     }
 
     fn held(&self, epoch: &EpochId) -> Option<Arc<EpochKey>> {
+        if *self.oldest.lock().unwrap() > 1 {
+            // As after the end of all leases.
+            return None;
+        }
         let (scope, material) = self.epochs.lock().unwrap().get(epoch)?.clone();
         self.usable(&scope.key).ok()?;
         EpochKey::new(SecretBytes::new(material.to_vec())).map(Arc::new)
@@ -86,7 +99,12 @@ impl KeyRing for Ring {
             let tampered = KeyRingError::Tampered {
                 key: scope.key.clone(),
             };
-            let id = <[u8; 16]>::try_from(&wrapped[..]).map_err(|_| tampered.clone())?;
+            let (id, version) = wrapped.split_first_chunk::<16>().ok_or(tampered.clone())?;
+            let version = version.try_into().map_or(1, u32::from_be_bytes);
+            if version < *self.oldest.lock().unwrap() {
+                return Err(tampered);
+            }
+            let id = *id;
             let epochs = self.epochs.lock().unwrap();
             let (known, material) = epochs
                 .get(&EpochId::from_bytes(id))
@@ -97,6 +115,28 @@ impl KeyRing for Ring {
             Ok(Arc::new(
                 EpochKey::new(SecretBytes::new(material.to_vec())).unwrap(),
             ))
+        })
+    }
+
+    fn rewrap(
+        &self,
+        scope: EpochScope,
+        wrapped: Vec<u8>,
+    ) -> BoxFuture<'_, std::result::Result<RewrappedEpoch, KeyRingError>> {
+        Box::pin(async move {
+            let version = self.latest();
+            self.usable(&scope.key)?;
+            self.rewraps.lock().unwrap().push(scope.epoch);
+            // The wrapped form says the version behind the id; the first one says nothing.
+            let id = wrapped[..16].to_vec();
+            let wrapped = match version {
+                1 => id,
+                version => [&id[..], &version.to_be_bytes()].concat(),
+            };
+            Ok(RewrappedEpoch {
+                version: KeyVersion::new(version).unwrap(),
+                wrapped,
+            })
         })
     }
 

@@ -26,8 +26,8 @@ pub(crate) const FLAG: &str = "--kms-listen";
 /// The policy that lets a store lease keys and nothing else.
 const STORE_POLICY: &str = "store";
 
-/// What a store may do: ask whether a key can be used, and lease epoch keys under it.
-const STORE_COMMANDS: [&str; 3] = ["KEY:STATUS", "EPOCH:GENERATE", "EPOCH:OPEN"];
+/// What a store may do: ask whether a key can be used, lease epoch keys under it, and have them wrapped anew.
+const STORE_COMMANDS: [&str; 4] = ["KEY:STATUS", "EPOCH:GENERATE", "EPOCH:OPEN", "EPOCH:REWRAP"];
 
 /// Where the audit says that those requests came from that a server makes to itself when it starts.
 const SOURCE: &str = "start";
