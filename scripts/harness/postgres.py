@@ -35,6 +35,23 @@ class Postgres:
                 subprocess.run(["cp", "-a", str(tool), str(self.tool)], check=True)
             os.chown(self.home, NOBODY, NOBODY)
         self.process: Process | None = None
+        self.port = 5432
+        self.options: list[str] = ["-c", "listen_addresses="]
+
+    def listen(self, port: int, certificate: Path, key: Path, password: str) -> None:
+        """From the next start on also over TCP on loopback: with TLS, and with a password."""
+        for source, name in ((certificate, "server.crt"), (key, "server.key")):
+            target = self.home / name
+            shutil.copy(source, target)
+            target.chmod(0o600)
+            if self.root:
+                os.chown(target, NOBODY, NOBODY)
+        self.sql(f"ALTER ROLE moat PASSWORD '{password}'")
+        rules = self.home / "data/pg_hba.conf"
+        rules.write_text("local all all trust\nhostssl all all 127.0.0.1/32 scram-sha-256\n")
+        files = ("-c", f"ssl_cert_file={self.home}/server.crt", "-c", f"ssl_key_file={self.home}/server.key")
+        self.options = ["-c", "listen_addresses=127.0.0.1", "-c", f"port={port}", "-c", "ssl=on", *files]
+        self.port = port
 
     @property
     def url(self) -> str:
@@ -48,7 +65,7 @@ class Postgres:
                 capture_output=True, text=True, cwd="/",
             )  # fmt: skip
             assert made.returncode == 0, made.stderr
-        argv = self._argv("postgres", "-D", str(data), "-k", str(self.home), "-c", "listen_addresses=")
+        argv = self._argv("postgres", "-D", str(data), "-k", str(self.home), *self.options)
         self.process = Process("postgres", argv, self.folder / "server.log", cwd=Path("/"))
         wait_until("PostgreSQL answers", lambda: self._psql("SELECT 1").returncode == 0, START_SECONDS_MAX, self.process)
         return self
@@ -70,7 +87,7 @@ class Postgres:
         shutil.rmtree(self.folder, ignore_errors=True)
 
     def _psql(self, *texts: str) -> subprocess.CompletedProcess:
-        argv = self._argv("psql", "--no-psqlrc", "-qtA", "--username=moat", "--dbname=postgres", "--host", str(self.home))
+        argv = self._argv("psql", "--no-psqlrc", "-qtA", "--username=moat", "--dbname=postgres", "--host", str(self.home), "--port", str(self.port))
         argv += [part for text in texts for part in ("-c", text)]
         return subprocess.run(argv, capture_output=True, text=True, cwd="/")
 

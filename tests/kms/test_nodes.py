@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import shutil
 import ssl
+import subprocess
 import urllib.error
 import urllib.request
 from concurrent.futures import ThreadPoolExecutor
@@ -11,8 +12,8 @@ from pathlib import Path
 
 import pytest
 from harness.postgres import Postgres
-from harness.process import wait_until
-from harness.stack import Ports, Stack
+from harness.process import free_port, wait_until
+from harness.stack import Ports, Stack, moat_binary
 
 
 @pytest.fixture
@@ -125,6 +126,40 @@ def test_readiness_is_honest_about_the_database(nodes, database):
     assert first.readiness() == 503
     database.start()
     wait_until("the node is ready again", first.ready, 30, first.process)
+
+
+def test_the_server_is_verified_over_tls_and_the_password_comes_from_a_file(database, tmp_path):
+    def pki(*arguments: str) -> None:
+        subprocess.run([str(moat_binary()), "pki", *arguments], check=True, cwd=tmp_path, capture_output=True)
+
+    pki("ca", "db-ca")
+    pki("ca", "other-ca")
+    pki("leaf", "db", "--host", "127.0.0.1", "--ca", "db-ca.crt")
+    password = tmp_path / "password"
+    password.write_text("quite-a-secret\n")
+    password.chmod(0o600)
+    database.listen(free_port(), tmp_path / "db.crt", tmp_path / "db.key", "quite-a-secret")
+    database.stop()
+    database.start()
+    url = f"postgres://moat@127.0.0.1:{database.port}/postgres?sslrootcert={tmp_path}/db-ca.crt"
+    env = {"MOAT_KMS_DATABASE": url, "MOAT_KMS_DATABASE_PASSWORD_FILE": str(password)}
+    node = Node(tmp_path / "n", Ports.free(), (), env).start()
+    node.moat("kms", "key", "create", "orders")
+    used = database.sql("SELECT DISTINCT version FROM pg_stat_ssl JOIN pg_stat_activity USING (pid) WHERE application_name = 'moat'")
+    assert used.strip() == "TLSv1.3"
+    assert node.stop() == 0
+
+    def refused(**changes) -> str:
+        node.env = {**env, **changes}
+        process = node.spawn("kms", "server")
+        assert process.wait(60) == 1
+        process.kill()
+        return [line for line in node.log.read_text().splitlines() if line.startswith("moat: ")][-1]
+
+    assert "certificate" in refused(MOAT_KMS_DATABASE=url.replace("db-ca", "other-ca")).lower()
+    assert "password" in refused(MOAT_KMS_DATABASE_PASSWORD="wrong-one")
+    assert "no encryption" in refused(MOAT_KMS_DATABASE=url + "&sslmode=disable")
+    assert "quite-a-secret" not in node.log.read_text() and "wrong-one" not in node.log.read_text()
 
 
 def test_mistakes_are_told_in_a_sentence_and_no_password_is_repeated(nodes, tmp_path):

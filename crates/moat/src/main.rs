@@ -23,6 +23,7 @@ mod kms_hsm;
 mod kms_keys;
 mod kms_rewrap;
 mod lock;
+mod locked_memory;
 mod logs;
 mod minkms;
 mod pki;

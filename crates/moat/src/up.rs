@@ -22,7 +22,7 @@ use crate::servers::{kms, local, probe, proxy, store};
 use crate::sidekick::SidekickArgs;
 use crate::systemd::{Notifier, Sockets};
 use crate::welcome::{self, Served};
-use crate::{logs, print, process};
+use crate::{locked_memory, logs, print, process};
 
 /// The machine's clock and randomness.
 pub(crate) const WORLD: World<'static> = World {
@@ -40,6 +40,7 @@ pub(crate) async fn up(args: UpArgs) -> Result<ExitCode> {
         args.proxy.values(),
     ];
     let mut config = load(args.file.config.as_deref(), flags)?;
+    locked_memory::lock();
     let signals = Signals::install()?;
     if config.store.kms.endpoint.take().is_some() {
         // The variable may be there for `moat kms`, so it is no mistake by itself.
@@ -136,6 +137,7 @@ pub(crate) async fn serve_kms(
     flags: impl IntoIterator<Item = Vec<crate::config::raw::FlagValue>>,
 ) -> Result<ExitCode> {
     let config = load(file, flags)?;
+    locked_memory::lock();
     let signals = Signals::install()?;
     let notes = prepare(&config)?;
     let server = KmsServer::open(&config, FolderLock::take(&config.data.kms())?).await?;
@@ -153,6 +155,7 @@ pub(crate) async fn serve_kms(
 pub(crate) async fn store_server(args: StoreArgs) -> Result<ExitCode> {
     let flags = [args.common.values(), args.store.values(), args.kms.values()];
     let config = load(args.file.config.as_deref(), flags)?;
+    locked_memory::lock();
     let signals = Signals::install()?;
     let notes = prepare(&config)?;
     let ring = keyring::open(&config, &local(config.kms.listen))?;
