@@ -30,7 +30,7 @@ pub use crate::core::{
     Generate, HsmInfo, HsmRotation, HsmSource, HsmStatus, IMPORTED_VERSIONS_MAX, IdentityInfo,
     Import, KEY_VERSIONS_MAX, KeyInfo, KeyVersionInfo, ListQuery, Mac, MacCode, NewKey, NodeConfig,
     OpenedEpoch, PLAINTEXT_BYTES_MAX, Page, PendingDeletion, PolicyInfo, ROTATION_MAX,
-    ROTATION_MIN, RewrappedEpoch, SERVICE_ACCOUNTS_MAX, TAG_BYTES_MAX, TAGS_MAX, Tags,
+    ROTATION_MIN, RateLimit, RewrappedEpoch, SERVICE_ACCOUNTS_MAX, TAG_BYTES_MAX, TAGS_MAX, Tags,
 };
 pub use backup::{BACKUP_BYTES_MAX, BackupError, BackupInfo, restore};
 pub use envelope::{OVERHEAD_BYTES, ciphertext_version};

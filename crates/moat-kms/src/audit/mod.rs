@@ -11,6 +11,7 @@
 //! a checkpoint's distance.
 
 mod entry;
+mod export;
 mod files;
 mod line;
 mod open;
@@ -29,6 +30,8 @@ use moat_kms_client::Identity;
 use moat_types::{Clock, UnixMillis};
 use tokio::sync::{Semaphore, oneshot, watch};
 
+pub use export::ExportTarget;
+pub(crate) use export::Exporter;
 pub use line::{AuditLine, CheckpointSigner, LineKind, LineProblem, Outcome};
 pub use show::{Filter, Lines, LinesAfter, after, show, tail};
 pub use verify::{Located, Report, Verification, verify};

@@ -175,6 +175,7 @@ impl<M: MetaStore> Core<M> {
         scope: &Scope,
         command: Command,
     ) -> Result<Rights, Error> {
+        self.admit(caller.identity)?;
         self.rights_of(caller.identity, scope, command).await
     }
 

@@ -355,8 +355,13 @@ impl<M: MetaStore> Core<M> {
             let refused = Err(Error::Count { what, max });
             return self.trail(caller, &scope, command).noted(refused).await;
         }
+        // The rights themselves count as one operation.
+        let more = items.len().saturating_sub(1);
         let rights = match self.rights(caller, &scope, command).await {
-            Ok(rights) => rights,
+            Ok(rights) => {
+                self.limiter_debit(caller, more);
+                rights
+            }
             Err(e) => return self.trail(caller, &scope, command).noted(Err(e)).await,
         };
         let mut keys = KeysOfBatch::default();

@@ -15,6 +15,7 @@ mod hsm;
 mod identities;
 mod keys;
 mod lifecycle;
+mod limits;
 mod permit;
 mod policies;
 mod trail;
@@ -44,11 +45,12 @@ pub use keys::{
     PendingDeletion, ROTATION_MAX, ROTATION_MIN,
 };
 pub use lifecycle::{DELETION_GRACE, DELETION_GRACE_MAX, ExportedVersion};
+pub use limits::RateLimit;
 pub use policies::PolicyInfo;
 
 use crate::audit::{
-    Anchor, AuditConfig, AuditError, AuditLine, AuditLog, CheckpointSigner, Facts, Filter,
-    LinesAfter,
+    Anchor, AuditConfig, AuditError, AuditLine, AuditLog, CheckpointSigner, ExportTarget, Exporter,
+    Facts, Filter, LinesAfter,
 };
 use crate::error::{Error, OpenError};
 use crate::feed::Follower;
@@ -166,11 +168,16 @@ pub struct Core<M> {
     policies: Opened<PolicyRow>,
     /// Keeps the newest checkpoint in the state.
     keeper: Mutex<Option<JoinHandle<()>>>,
+    /// Hand the audit on. They end with it.
+    exporters: Mutex<Vec<JoinHandle<()>>>,
+    limiter: limits::Limiter,
     /// Whether the streams of this core are to end.
     ending: watch::Sender<bool>,
     meters: trail::Meters,
 }
 
+/// How long the end waits for those who hand the audit on.
+const EXPORT_PATIENCE: Duration = Duration::from_secs(3);
 const AUDIT_KEY: &str = "audit-key";
 const AUDIT_ANCHOR: &str = "audit-anchor";
 
@@ -218,6 +225,8 @@ impl<M: MetaStore> Core<M> {
             homes: Opened::default(),
             policies: Opened::default(),
             keeper: Mutex::default(),
+            exporters: Mutex::default(),
+            limiter: limits::Limiter::default(),
             ending: watch::Sender::new(false),
             meters: trail::Meters::new(),
         });
@@ -234,6 +243,22 @@ impl<M: MetaStore> Core<M> {
     /// `OpenError` if the checkpoint could not be written.
     pub async fn close(&self) -> Result<(), OpenError> {
         let closed = self.audit.close().await;
+        let exporters: Vec<_> = {
+            let mut exporters = self
+                .exporters
+                .lock()
+                .unwrap_or_else(PoisonError::into_inner);
+            exporters.drain(..).collect()
+        };
+        for mut exporter in exporters {
+            // What a slow receiver does not take now, it gets after the next start.
+            if tokio::time::timeout(EXPORT_PATIENCE, &mut exporter)
+                .await
+                .is_err()
+            {
+                exporter.abort();
+            }
+        }
         // It ends with the audit; waiting for it leaves nobody behind who holds the state open.
         let keeper = self.keeper().take();
         if let Some(keeper) = keeper {
@@ -289,6 +314,23 @@ impl<M: MetaStore> Core<M> {
         }
         .await;
         trail.noted(result).await
+    }
+
+    /// Hands the audit on to these targets, from where each was the last time.
+    ///
+    /// # Errors
+    /// `moat_net::Error` if the trusted roots of a web hook can't be loaded.
+    pub fn export_audit(&self, targets: Vec<ExportTarget>) -> Result<(), moat_net::Error> {
+        for target in targets {
+            let exporter = Exporter::new(self.audit.folder(), target)?;
+            let running = tokio::spawn(exporter.run(self.audit.heads()));
+            let mut exporters = self
+                .exporters
+                .lock()
+                .unwrap_or_else(PoisonError::into_inner);
+            exporters.push(running);
+        }
+        Ok(())
     }
 
     /// Follows the operations that end from now on, of every enclave.

@@ -10,6 +10,8 @@ use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use anyhow::{Result, anyhow};
+use http::Uri;
+use moat_kms::RateLimit;
 use moat_kms_client::DEFAULT_PORT;
 use moat_meta::DatabaseUrl;
 use moat_pki::SubjectName;
@@ -117,8 +119,44 @@ pub(crate) struct KmsConfig {
     pub(crate) hsm_keys_old: Vec<HsmPlace>,
     /// How long a store may go on with a key without asking again.
     pub(crate) lease_ttl: Duration,
+    /// How often one identity may ask; `None`: as often as it likes.
+    pub(crate) rate_limit: Option<RateLimit>,
+    pub(crate) audit_export: AuditExportConfig,
     /// Where the state is, if several key managers share it; `None`: in the folder.
     pub(crate) database: Option<DatabaseConfig>,
+}
+
+/// Where the audit is handed on to.
+#[derive(Debug, Clone)]
+pub(crate) struct AuditExportConfig {
+    pub(crate) targets: Vec<ExportPlace>,
+    /// The CA of a web hook's certificate; else those of the system count.
+    pub(crate) ca: Option<PathBuf>,
+    /// A file with what a web hook wants as a bearer token.
+    pub(crate) token: Option<PathBuf>,
+}
+
+/// One target, as it is written.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(crate) enum ExportPlace {
+    Stdout,
+    File(PathBuf),
+    Webhook(Uri),
+}
+
+impl ExportPlace {
+    /// `stdout`, `file:PATH` or a URL.
+    fn parse(text: &str) -> Option<Self> {
+        if text == "stdout" {
+            return Some(Self::Stdout);
+        }
+        if let Some(path) = text.strip_prefix("file:") {
+            return (!path.is_empty()).then(|| Self::File(path.into()));
+        }
+        let url: Uri = text.parse().ok()?;
+        let known = matches!(url.scheme_str(), Some("http" | "https"));
+        (known && url.host().is_some()).then_some(Self::Webhook(url))
+    }
 }
 
 /// A database and how to enter it.
@@ -246,6 +284,12 @@ fn interpret(raw: &Raw, problems: &mut Vec<String>) -> Config {
                 .unwrap_or_else(|| HsmPlace::File(data.hsm_key())),
             hsm_keys_old: reader.list("kms.hsm_keys_old", |text| HsmPlace::parse(text).ok()),
             lease_ttl: reader.one("kms.lease_ttl", LEASE_TTL_DEFAULT, lease_ttl),
+            rate_limit: reader.one("kms.rate_limit", "off", rate_limit),
+            audit_export: AuditExportConfig {
+                targets: reader.list("kms.audit_export", ExportPlace::parse),
+                ca: reader.optional("kms.audit_export_ca", path),
+                token: reader.optional("kms.audit_export_token", path),
+            },
             database: database(&mut reader),
         },
         proxy: proxy::read(&mut reader, &data),
@@ -465,6 +509,19 @@ impl Reader<'_> {
         self.problems
             .push(format!("{source}{key} is {text:?}, but must be {form}"));
     }
+}
+
+fn path(text: &str) -> Option<PathBuf> {
+    (!text.is_empty()).then(|| PathBuf::from(text))
+}
+
+/// `off`, or operations a second for each identity.
+fn rate_limit(text: &str) -> Option<Option<RateLimit>> {
+    if text == "off" {
+        return Some(None);
+    }
+    let number = text.strip_suffix("/s").unwrap_or(text).parse().ok()?;
+    (number > 0).then(|| Some(RateLimit::per_second(number)))
 }
 
 /// `30s`, `5m` or `1h`, within [`LEASE_SECONDS`].

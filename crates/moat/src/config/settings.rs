@@ -134,6 +134,22 @@ pub(crate) const SETTINGS: &[Setting] = &[
         &["MOAT_KMS_LEASE_TTL"],
         "1s to 1h, as 30s, 5m or 1h",
     ),
+    one(
+        "kms.rate_limit",
+        &["MOAT_KMS_RATE_LIMIT"],
+        "off, or operations a second, as 1000/s",
+    ),
+    list(
+        "kms.audit_export",
+        &["MOAT_KMS_AUDIT_EXPORT"],
+        "stdout, file:PATH or a URL of http or https",
+    ),
+    one("kms.audit_export_ca", &["MOAT_KMS_AUDIT_EXPORT_CA"], FILE),
+    one(
+        "kms.audit_export_token",
+        &["MOAT_KMS_AUDIT_EXPORT_TOKEN_FILE"],
+        FILE,
+    ),
     one("kms.database", &["MOAT_KMS_DATABASE"], DATABASE),
     one(
         "kms.database_password",

@@ -4,18 +4,18 @@ use std::net::SocketAddr;
 use std::sync::Arc;
 
 use anyhow::{Context, Result, bail};
-use moat_kms::audit::AuditConfig;
+use moat_kms::audit::{AuditConfig, ExportTarget};
 use moat_kms::{Caller, Core, CoreConfig, Error, OpenError, Scope, ServerInfo};
 use moat_kms_client::wire::{Patterns, PolicyDocument};
 use moat_kms_client::{ApiKey, Identity, Privilege};
 use moat_meta::Engine;
 use moat_net::Drain;
-use moat_net::tls::ClientAuth;
+use moat_net::tls::{ClientAuth, Roots};
 use moat_pki::CertificateInfo;
-use moat_types::{KeyName, SystemClock, SystemRandom};
+use moat_types::{KeyName, SecretString, SystemClock, SystemRandom};
 
 use super::{Bound, bind, kms_state, load_tls, local};
-use crate::config::{Config, KmsConfig};
+use crate::config::{AuditExportConfig, Config, ExportPlace, KmsConfig};
 use crate::files;
 use crate::folder::DataFolder;
 use crate::lock::FolderLock;
@@ -145,8 +145,13 @@ async fn open_core(data: &DataFolder, config: &KmsConfig, root: Identity) -> Res
         clock: Arc::new(SystemClock),
         random: Arc::new(SystemRandom),
     };
+    let targets = export_targets(&config.audit_export)?;
     match KmsCore::open_node(state, settings, node).await {
-        Ok(core) => Ok(core),
+        Ok(core) => {
+            core.set_rate_limit(config.rate_limit);
+            core.export_audit(targets)?;
+            Ok(core)
+        }
         Err(OpenError::WrongHsmKey) => bail!(
             "the HSM key {} is not the one that sealed the key manager's state in {}; nothing was changed",
             kms_state::hsm_origin(config),
@@ -154,6 +159,31 @@ async fn open_core(data: &DataFolder, config: &KmsConfig, root: Identity) -> Res
         ),
         Err(other) => Err(other.into()),
     }
+}
+
+/// Where the audit is handed on to, with the secrets of the files that are named.
+fn export_targets(config: &AuditExportConfig) -> Result<Vec<ExportTarget>> {
+    let token = config
+        .token
+        .as_deref()
+        .map(files::read_secret)
+        .transpose()?;
+    let token = token.map(|text| SecretString::new(text.expose().trim().to_owned()));
+    let roots = Roots {
+        system: config.ca.is_none(),
+        files: config.ca.iter().cloned().collect(),
+        pem: Vec::new(),
+    };
+    let target = |place: &ExportPlace| match place {
+        ExportPlace::Stdout => ExportTarget::Stdout,
+        ExportPlace::File(path) => ExportTarget::File(path.clone()),
+        ExportPlace::Webhook(url) => ExportTarget::Webhook {
+            url: url.clone(),
+            roots: roots.clone(),
+            token: token.clone(),
+        },
+    };
+    Ok(config.targets.iter().map(target).collect())
 }
 
 /// The identity of the operator, whose API key lies in the data folder.
