@@ -10,7 +10,7 @@ use std::time::Duration;
 use moat_kms::audit::Outcome;
 use moat_kms::{
     Algorithm, BATCH_ITEMS_MAX, DELETION_GRACE, DELETION_GRACE_MAX, Decrypt, Encrypt, Error,
-    Generate, Import, ListQuery, Mac, NewKey, ROTATION_MIN,
+    Generate, Import, ListQuery, Mac, NewKey, ROTATION_MIN, RateLimit,
 };
 use moat_types::{KeyVersion, SecretBytes};
 use support::{World, audit, caller, identity, key, lake, root, scope};
@@ -408,4 +408,38 @@ async fn batches_are_decided_item_by_item_and_each_has_a_line() {
     assert!(lines.iter().all(|l| l.outcome == Some(Outcome::Denied)));
     assert_eq!(lines[1].key.as_deref(), Some("absent"));
     assert_eq!(lines[1].enclave.as_deref(), Some(scope().as_str()));
+}
+
+#[tokio::test]
+async fn an_identity_that_asks_too_often_is_told_when_to_ask_again() {
+    let world = World::new();
+    let core = world.open_with_key().await;
+    let (root, lake, k) = (root(), lake(), key("k"));
+    core.set_rate_limit(Some(RateLimit {
+        per_second: 1,
+        burst: 5,
+    }));
+    let item = Generate {
+        key: &k,
+        version: None,
+        context: b"",
+        length: 32,
+    };
+    let made = core.generate_many(&root, &lake, &[item; 30]).await;
+    assert_eq!(made.unwrap().len(), 30);
+    let refused = core.key_info(&root, &lake, &k).await;
+    let Err(Error::RateLimited { retry_after, .. }) = refused else {
+        panic!("{refused:?}");
+    };
+    assert!(
+        (20..=26).contains(&retry_after.as_secs()),
+        "{retry_after:?}"
+    );
+    // Another one is not held back, though it may do nothing here.
+    let stranger = core.key_info(&caller(identity(9)), &lake, &k).await;
+    assert!(matches!(stranger, Err(Error::Denied { .. })));
+    core.set_rate_limit(None);
+    let line = audit(&core, 2).await.swap_remove(0);
+    assert_eq!(line.outcome, Some(Outcome::Error));
+    core.key_info(&root, &lake, &k).await.unwrap();
 }
