@@ -383,7 +383,7 @@ fn body(operation: &Value, identity: Identity) -> String {
     let (identity, bytes) = (identity.to_string(), "AAAA");
     let epoch = "05050505050505050505050505050505";
     let body = match schema.rsplit('/').next().unwrap() {
-        "Nothing" | "GenerateDataKey" => json!({}),
+        "Nothing" | "GenerateDataKey" | "RotateHsm" => json!({}),
         "CreateEnclave" | "CreateKey" => json!({"name": "new"}),
         "ImportKey" => json!({"material": "AAECAwQFBgcICQoLDA0ODxAREhMUFRYXGBkaGxwdHh8="}),
         "SetRotation" => json!({"rotation_seconds": 86_400}),

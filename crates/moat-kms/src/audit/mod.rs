@@ -294,6 +294,12 @@ impl AuditLog {
         self.send(facts, None).await
     }
 
+    /// Waits until every line that was handed to the writer before can be read, or never will be.
+    pub async fn settle(&self) {
+        // What stands there can be read even if no further line can be written.
+        let _ = self.commit_all(Vec::new()).await;
+    }
+
     async fn send(&self, facts: Vec<Facts>, done: Option<writer::Done>) -> Result<(), AuditError> {
         for ended in facts.iter().filter(|f| f.outcome != Outcome::Begun) {
             self.feed.send_with(|| ended.clone());

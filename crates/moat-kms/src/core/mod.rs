@@ -307,6 +307,7 @@ impl<M: MetaStore> Core<M> {
         let result = async {
             self.authorize(caller, &Scope::System, Command::AuditRead, Some("audit"))
                 .await?;
+            self.audit.settle().await;
             let folder = self.audit.folder().to_owned();
             let read = move || crate::audit::tail(&folder, &filter, count);
             let lines = tokio::task::spawn_blocking(read).await;
@@ -366,6 +367,7 @@ impl<M: MetaStore> Core<M> {
         let result = async {
             self.authorize(caller, &Scope::System, Command::AuditRead, Some("audit"))
                 .await?;
+            self.audit.settle().await;
             let deadline = tokio::time::Instant::now() + wait;
             let (mut heads, mut ending) = (self.audit.heads(), self.ending());
             let mut found = LinesAfter {
