@@ -45,8 +45,10 @@ impl Failure {
         let meaning = meaning(error, place);
         match error.code() {
             Some(code) if is_conflict(code) => Self::Conflict(meaning),
+            // Refused, so nothing was changed; after a failover another server takes it.
+            Some(code) if *code == SqlState::READ_ONLY_SQL_TRANSACTION => Self::Outage(meaning),
             // The server says why it ends our session, but not whether the commit was before that.
-            Some(code) if !is_outage(code) => Self::Final(meaning),
+            Some(code) if !ends_session(code) && !is_unknown(code) => Self::Final(meaning),
             _ => Self::Final(Error::Unknown {
                 place: place.to_owned(),
             }),
@@ -56,13 +58,22 @@ impl Failure {
 
 fn is_conflict(code: &SqlState) -> bool {
     // A unique violation comes of two first writers of one row, an undefined table of two makers.
-    code.code().starts_with("40") || *code == SqlState::UNIQUE_VIOLATION
+    let rolled_back = code.code().starts_with("40") && !is_unknown(code);
+    rolled_back || *code == SqlState::UNIQUE_VIOLATION
+}
+
+/// 40003: a distributed database can't tell whether the statement was carried out.
+fn is_unknown(code: &SqlState) -> bool {
+    *code == SqlState::T_R_STATEMENT_COMPLETION_UNKNOWN
+}
+
+/// 08: the connection; 57P: the server is going down or coming up.
+fn ends_session(code: &SqlState) -> bool {
+    code.code().starts_with("08") || code.code().starts_with("57P")
 }
 
 fn is_outage(code: &SqlState) -> bool {
-    // 08: connection; 57P: the server is going down or coming up; 53300: too many connections.
-    code.code().starts_with("08")
-        || code.code().starts_with("57P")
+    ends_session(code)
         || *code == SqlState::TOO_MANY_CONNECTIONS
         || *code == SqlState::READ_ONLY_SQL_TRANSACTION
 }
