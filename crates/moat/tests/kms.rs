@@ -359,3 +359,45 @@ fn assert_mode(path: &Path, mode: u32) {
     let found = std::fs::metadata(path).unwrap().permissions().mode();
     assert_eq!(found & 0o777, mode, "{}", path.display());
 }
+
+#[test]
+fn the_audit_is_handed_on_to_a_file_whole() {
+    let folder = tempfile::tempdir().unwrap();
+    let (data, out) = (
+        folder.path().join("data"),
+        folder.path().join("audit.jsonl"),
+    );
+    for _ in 0..2 {
+        let mut command = up(&data, &[]);
+        command.env("MOAT_KMS_AUDIT_EXPORT", format!("file:{}", out.display()));
+        assert!(Server::start(&mut command).terminate().success());
+    }
+    let mut files: Vec<_> = std::fs::read_dir(data.join("kms/audit"))
+        .unwrap()
+        .map(|entry| entry.unwrap().path())
+        .filter(|path| path.extension().is_some_and(|kind| kind == "jsonl"))
+        .collect();
+    files.sort();
+    let audit = files
+        .iter()
+        .map(|path| std::fs::read_to_string(path).unwrap());
+    assert_eq!(
+        std::fs::read_to_string(&out).unwrap(),
+        audit.collect::<String>()
+    );
+    assert_mode(&out, 0o600);
+}
+
+#[test]
+fn odd_limits_and_targets_are_told_at_the_start() {
+    let folder = tempfile::tempdir().unwrap();
+    let mut command = up(&folder.path().join("data"), &[]);
+    command
+        .env("MOAT_KMS_AUDIT_EXPORT", "ftp://example.com/")
+        .env("MOAT_KMS_RATE_LIMIT", "0/s");
+    let ran = run(&mut command);
+    assert_ne!(ran.code, 0);
+    for word in ["kms.audit_export", "kms.rate_limit"] {
+        assert!(ran.err.contains(word), "{}", ran.err);
+    }
+}
