@@ -19,6 +19,8 @@ use rustls_pki_types::{CertificateDer, PrivateKeyDer, PrivatePkcs8KeyDer};
 use serde::{Deserialize, Serialize};
 use zeroize::Zeroizing;
 
+use crate::curve::Curve;
+
 /// The fingerprint of a client's public key. It is no secret.
 #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct Identity([u8; 32]);
@@ -132,11 +134,10 @@ impl fmt::Display for Privilege {
 #[non_exhaustive]
 pub enum CredentialError {
     /// The text is not an API key.
-    #[error("an API key is k1: and 43 characters of base64url, or kes:v1: and 44 of base64")]
+    #[error(
+        "an API key is k1: and 43 characters of base64url, k2: and 43, 64 or 88, or kes:v1: and 44 of base64"
+    )]
     ApiKeyForm,
-    /// An ECDSA API key.
-    #[error("API keys of the form k2: are not supported yet")]
-    ApiKeyKind,
     /// The certificate for the key could not be made.
     #[error("the client certificate could not be made: {0}")]
     Certificate(String),
@@ -160,27 +161,39 @@ const CERTIFICATE_LIFETIME: Duration = Duration::from_secs(90 * 24 * 3600);
 /// How far back it begins, for a server whose clock is behind.
 const CERTIFICATE_BACKDATE: Duration = Duration::from_secs(3600);
 
-/// An Ed25519 API key. Its bytes are zeroized when it is dropped.
+/// An API key: an Ed25519 seed (`k1:`), or the private half of an ECDSA key (`k2:`), as MinKMS
+/// draws them. Its bytes are zeroized when it is dropped.
 #[derive(Clone, PartialEq, Eq)]
-pub struct ApiKey(SecretBytes);
+pub struct ApiKey {
+    secret: SecretBytes,
+    /// `None` for Ed25519.
+    curve: Option<&'static Curve>,
+}
 
 impl ApiKey {
     /// Draws a new key.
     pub fn generate(random: &dyn Random) -> Self {
         let mut seed = vec![0; SEED_BYTES];
         random.fill(&mut seed);
-        Self(SecretBytes::new(seed))
+        Self::ed25519(SecretBytes::new(seed))
     }
 
-    /// Parses `k1:...` or `kes:v1:...`; white space around it is ignored, as keys come out of
-    /// files.
+    const fn ed25519(secret: SecretBytes) -> Self {
+        Self {
+            secret,
+            curve: None,
+        }
+    }
+
+    /// Parses `k1:...`, `k2:...` or `kes:v1:...`; white space around it is ignored, as keys come
+    /// out of files.
     ///
     /// # Errors
-    /// `CredentialError` if it is no key, or of a kind that is not supported.
+    /// `CredentialError` if it is no key.
     pub fn parse(text: &str) -> Result<Self, CredentialError> {
         let text = text.trim();
-        if text.starts_with("k2:") {
-            return Err(CredentialError::ApiKeyKind);
+        if let Some(encoded) = text.strip_prefix("k2:") {
+            return Self::parse_ecdsa(encoded);
         }
         let seed = match text.strip_prefix(KES_PREFIX) {
             Some(encoded) => parse_kes_seed(encoded)?,
@@ -197,27 +210,45 @@ impl ApiKey {
         if seed.expose().len() != SEED_BYTES {
             return Err(CredentialError::ApiKeyForm);
         }
-        Ok(Self(seed))
+        Ok(Self::ed25519(seed))
+    }
+
+    fn parse_ecdsa(encoded: &str) -> Result<Self, CredentialError> {
+        let form = CredentialError::ApiKeyForm;
+        let secret = URL_SAFE_NO_PAD.decode(encoded).map(SecretBytes::new);
+        let secret = secret.map_err(|_| form.clone())?;
+        let curve = Curve::of_secret(&secret).ok_or(form)?;
+        Ok(Self {
+            secret,
+            curve: Some(curve),
+        })
     }
 
     /// The text form, to be shown once to whoever asked for the key.
     pub fn to_text(&self) -> SecretString {
-        SecretString::new(format!("k1:{}", URL_SAFE_NO_PAD.encode(self.0.expose())))
+        let kind = if self.curve.is_some() { "k2" } else { "k1" };
+        let encoded = Zeroizing::new(URL_SAFE_NO_PAD.encode(self.secret.expose()));
+        SecretString::new(format!("{kind}:{}", *encoded))
     }
 
-    /// The form of KES, as `MINIO_KMS_KES_API_KEY` takes it.
+    /// The form of KES, as `MINIO_KMS_KES_API_KEY` takes it. KES has none for ECDSA keys, which
+    /// keep their own.
     pub fn to_kes_text(&self) -> SecretString {
+        if self.curve.is_some() {
+            return self.to_text();
+        }
         let mut typed = Zeroizing::new(vec![KES_ED25519]);
-        typed.extend_from_slice(self.0.expose());
+        typed.extend_from_slice(self.secret.expose());
         let encoded = Zeroizing::new(STANDARD.encode(&*typed));
         SecretString::new(format!("{KES_PREFIX}{}", *encoded))
     }
 
     /// The identity that a server sees when this key is used.
     pub fn identity(&self) -> Identity {
-        let mut spki = [0; SPKI_ED25519.len() + 32];
-        spki[..SPKI_ED25519.len()].copy_from_slice(&SPKI_ED25519);
-        spki[SPKI_ED25519.len()..].copy_from_slice(self.key_pair().public_key().as_ref());
+        let spki = match self.curve {
+            Some(curve) => curve.spki(&self.secret),
+            None => [&SPKI_ED25519, self.key_pair().public_key().as_ref()].concat(),
+        };
         let mut hash = [0; 32];
         hash.copy_from_slice(digest(&SHA256, &spki).as_ref());
         Identity(hash)
@@ -233,10 +264,16 @@ impl ApiKey {
         random: &dyn Random,
     ) -> Result<(CertificateDer<'static>, PrivateKeyDer<'static>), CredentialError> {
         let fault = |e: rcgen::Error| CredentialError::Certificate(e.to_string());
-        let pkcs8 = self.to_pkcs8();
+        let pkcs8 = match self.curve {
+            Some(curve) => curve.to_pkcs8(&self.secret),
+            None => self.to_pkcs8(),
+        };
+        let algorithm = self
+            .curve
+            .map_or(&rcgen::PKCS_ED25519, |curve| curve.certified);
         let key = rcgen::KeyPair::from_pkcs8_der_and_sign_algo(
             &PrivatePkcs8KeyDer::from(pkcs8.as_slice()),
-            &rcgen::PKCS_ED25519,
+            algorithm,
         )
         .map_err(fault)?;
         let certificate = self
@@ -275,12 +312,12 @@ impl ApiKey {
     fn to_pkcs8(&self) -> Zeroizing<Vec<u8>> {
         let mut der = Zeroizing::new(Vec::with_capacity(PKCS8_ED25519.len() + SEED_BYTES));
         der.extend_from_slice(&PKCS8_ED25519);
-        der.extend_from_slice(self.0.expose());
+        der.extend_from_slice(self.secret.expose());
         der
     }
 
     fn key_pair(&self) -> Ed25519KeyPair {
-        Ed25519KeyPair::from_seed_unchecked(self.0.expose()).expect("a seed has 32 bytes")
+        Ed25519KeyPair::from_seed_unchecked(self.secret.expose()).expect("a seed has 32 bytes")
     }
 }
 
@@ -315,6 +352,10 @@ mod tests {
             (
                 "k1:AAECAwQFBgcICQoLDA0ODxAREhMUFRYXGBkaGxwdHh8",
                 "h1:oFCDfYUHBYLM9zlLCYiEfMMSy4glm4lImfbyOc8XkaU",
+            ),
+            (
+                "k2:AAECAwQFBgcICQoLDA0ODxAREhMUFRYXGBkaGxwdHh8",
+                "h1:qPDLDm2YqNmz2tOtZplAjSBFA3PYtU2NYVmst6Pp6lg",
             ),
         ] {
             let parsed = ApiKey::parse(key).unwrap();
@@ -380,7 +421,6 @@ mod tests {
                 "{bad}"
             );
         }
-        assert_eq!(ApiKey::parse("k2:AA"), Err(CredentialError::ApiKeyKind));
         let key = ApiKey::generate(&SystemRandom);
         assert_eq!(format!("{key:?}"), "ApiKey(REDACTED)");
         for bad in [

@@ -5,6 +5,7 @@
 //! manager keeps its keys.
 
 mod client;
+mod curve;
 mod error;
 mod identity;
 mod problem;
