@@ -55,23 +55,16 @@ async fn wait(site: &Site, backend: &Backend) {
     let config = &site.config.health;
     let pause = |base| tokio::time::sleep(jittered(base, &*site.random));
     let up = backend.is_up();
-    let ejected = async {
-        backend.ejected.notified().await;
-        // The long wait for a healthy endpoint no longer fits, but some wait must be: an endpoint
-        // that answers probes but no requests would come and go.
-        pause(backend.quarantine(config)).await;
-    };
-    if up && config.optimistic {
-        return ejected.await;
-    }
     let base = if up {
         config.interval
     } else {
         config.interval_down
     };
     tokio::select! {
-        () = pause(base) => {}
-        () = ejected => {}
+        () = pause(base), if !(up && config.optimistic) => {}
+        // The wait for a healthy endpoint no longer fits. Some wait must be, or an endpoint that answers
+        // probes but no requests would come and go.
+        () = backend.ejected.notified() => pause(backend.quarantine(config)).await,
     }
 }
 

@@ -327,6 +327,26 @@ async fn a_burst_of_503_sets_one_endpoint_aside_but_never_most_of_them() {
 }
 
 #[tokio::test]
+async fn an_endpoint_that_is_set_aside_stays_so_for_a_while_though_it_answers_probes() {
+    let (bad, _heads) = raw_upstream(async |_: TcpStream| {}).await;
+    let good = named("good");
+    let mut config = preferring_first(config(&[bad, good.url("http")]));
+    config.sites[0].health.interval_down = Duration::from_secs(3);
+    let front = Front::start(config, None);
+    front.until_up(&[true, true]).await;
+    let client = client(None);
+    for _ in 0..3 {
+        assert_eq!(ask(&client, &front).await, "good");
+    }
+    // Many probes later, by the interval of those that are up.
+    tokio::time::timeout(Duration::from_secs(1), front.until_up(&[true, true]))
+        .await
+        .unwrap_err();
+    assert_eq!(front.endpoints()[0].ejections, 1);
+    front.until_up(&[true, true]).await;
+}
+
+#[tokio::test]
 async fn reads_that_met_garbage_are_answered_by_another() {
     let (bad, mut heads) = raw_upstream(async |mut stream: TcpStream| {
         let _ = stream.write_all(b"\x16\x03\x01 what is this\r\n\r\n").await;
