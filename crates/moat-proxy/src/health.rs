@@ -29,8 +29,8 @@ pub enum Outcome {
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Health {
     standing: Standing,
-    /// Whether any probe has returned.
-    probed: bool,
+    /// Whether any probe has returned, or a request was answered.
+    known: bool,
     /// Probes in a row that contradict the present state.
     against: u32,
     /// Requests in a row that failed by the endpoint's fault.
@@ -50,7 +50,7 @@ impl Health {
 
     /// Takes the result of a probe. Returns the new standing if it changed.
     pub fn probed(&mut self, good: bool, config: &HealthConfig) -> Option<Standing> {
-        let first = !std::mem::replace(&mut self.probed, true);
+        let first = !std::mem::replace(&mut self.known, true);
         let (agrees, wanted) = match good {
             true => (self.is_up(), Standing::Up),
             false => (self.standing == Standing::Down, Standing::Down),
@@ -66,8 +66,8 @@ impl Health {
             (false, Standing::Ejected) => 1,
             (false, _) => config.fall,
         };
-        // The first probe decides at once, unless requests have: nothing else speaks for the state that
-        // was assumed.
+        // The first probe decides at once, unless requests have said something: nothing else speaks for
+        // the state that was assumed. An endpoint that answers and is just being restarted is no dead one.
         if self.against >= needed || (first && self.standing != Standing::Ejected) {
             self.turn(wanted)
         } else {
@@ -80,6 +80,7 @@ impl Health {
     pub fn served(&mut self, outcome: Outcome, spare: bool) -> Option<Standing> {
         match outcome {
             Outcome::Answered => {
+                self.known = true;
                 (self.failures, self.busy) = (0, 0);
                 self.answered += 1;
                 if self.answered >= FORGIVEN_AFTER {
@@ -155,6 +156,14 @@ mod tests {
     fn the_first_probe_decides_at_once() {
         let mut health = Health::default();
         assert!(health.is_up());
+        assert_eq!(health.probed(false, &config()), Some(Standing::Down));
+    }
+
+    #[test]
+    fn a_first_probe_does_not_outweigh_an_answered_request() {
+        let mut health = Health::default();
+        assert_eq!(health.served(Outcome::Answered, true), None);
+        assert_eq!(health.probed(false, &config()), None);
         assert_eq!(health.probed(false, &config()), Some(Standing::Down));
     }
 
