@@ -27,8 +27,8 @@ type Io = TokioIo<Box<dyn Stream>>;
 /// A connection and its sender.
 pub(super) struct Wire {
     sender: SendRequest<Body>,
-    connection: Connection<Io, Body>,
-    ended: bool,
+    /// `None` once it has ended.
+    connection: Option<Connection<Io, Body>>,
     reused: bool,
     once: bool,
 }
@@ -37,8 +37,7 @@ impl Wire {
     pub(super) const fn new(sender: SendRequest<Body>, connection: Connection<Io, Body>) -> Self {
         Self {
             sender,
-            connection,
-            ended: false,
+            connection: Some(connection),
             reused: false,
             once: false,
         }
@@ -49,18 +48,26 @@ impl Wire {
         self.once = true;
     }
 
-    /// Does what I/O is possible now. Errors reach the request's future or body through hyper.
+    /// Does what I/O is possible now. Errors reach the request's future or body through hyper: also
+    /// that of a request that was handed over in the moment in which the connection ended, but only
+    /// because the connection is dropped.
     fn drive(&mut self, cx: &mut Context<'_>) {
-        if !self.ended && Pin::new(&mut self.connection).poll(cx).is_ready() {
-            self.ended = true;
+        if let Some(connection) = &mut self.connection
+            && Pin::new(connection).poll(cx).is_ready()
+        {
+            self.connection = None;
         }
+    }
+
+    const fn has_ended(&self) -> bool {
+        self.connection.is_none()
     }
 
     /// Whether the next request can be sent, as far as one look at the socket tells.
     pub(super) fn is_usable(&mut self) -> bool {
         // The task that takes the connection polls it again with its own waker.
         self.drive(&mut Context::from_waker(Waker::noop()));
-        !self.ended && self.sender.is_ready()
+        !self.has_ended() && self.sender.is_ready()
     }
 
     /// Sends a request and waits for the head of its answer.
@@ -151,7 +158,7 @@ impl AnswerBody {
             return;
         };
         lease.wire.drive(cx);
-        if !lease.wire.once && !lease.wire.ended && lease.wire.sender.is_ready() {
+        if !lease.wire.once && !lease.wire.has_ended() && lease.wire.sender.is_ready() {
             lease.wire.reused = true;
             lease.pools.put(&lease.endpoint, lease.wire);
         }
@@ -191,5 +198,55 @@ impl HttpBody for AnswerBody {
 
     fn size_hint(&self) -> SizeHint {
         self.incoming.size_hint()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::time::Duration;
+
+    use hyper::client::conn::http1;
+    use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _, DuplexStream};
+
+    use super::*;
+
+    async fn wire() -> (Wire, DuplexStream) {
+        let (ours, theirs) = tokio::io::duplex(4096);
+        let stream: Box<dyn Stream> = Box::new(ours);
+        let handshake = http1::handshake(TokioIo::new(stream)).await;
+        let (sender, connection) = handshake.unwrap();
+        (Wire::new(sender, connection), theirs)
+    }
+
+    fn request() -> Request<Body> {
+        Request::get("/").body(Body::empty()).unwrap()
+    }
+
+    /// The upstream closes a kept connection between the look at it and the request.
+    #[tokio::test(start_paused = true)]
+    async fn a_connection_that_ends_under_a_request_is_an_error_and_no_hang() {
+        let pools = Arc::new(Pools::new(1, Duration::from_secs(60)));
+        let endpoint = Endpoint::parse("http://127.0.0.1:1").unwrap();
+        let (wire, mut upstream) = wire().await;
+        let first = tokio::spawn({
+            let (pools, endpoint) = (Arc::clone(&pools), endpoint.clone());
+            async move {
+                let answer = Box::new(wire).exchange(request(), &pools, &endpoint).await;
+                drop(answer.unwrap());
+            }
+        });
+        let mut head = [0; 1024];
+        assert_ne!(upstream.read(&mut head).await.unwrap(), 0);
+        let answer = b"HTTP/1.1 200 OK\r\ncontent-length: 0\r\n\r\n";
+        upstream.write_all(answer).await.unwrap();
+        first.await.unwrap();
+        let kept = pools.take(&endpoint).expect("it can be used again");
+        drop(upstream);
+        let second = kept.exchange(request(), &pools, &endpoint);
+        let error = tokio::time::timeout(Duration::from_secs(3600), second)
+            .await
+            .expect("the request is told")
+            .unwrap_err();
+        assert!(error.reused() && error.nothing_sent(), "{error}");
     }
 }
