@@ -5,6 +5,7 @@
 
 use std::collections::HashMap;
 use std::sync::Arc;
+use std::time::Duration;
 use std::vec::Drain;
 
 use bytes::Bytes;
@@ -19,6 +20,9 @@ use crate::{Check, Error, Outcome, Write};
 
 /// Commits taken at once. More than that are rarely waiting, and each waits for the whole batch.
 const BATCH_COMMITS: usize = 256;
+/// How long a batch waits for company, if the last one had some. A fraction of what a sync takes;
+/// who commits alone never waits.
+const GATHER: Duration = Duration::from_micros(50);
 /// Payload bytes after which no further commit joins a frame: writing this much takes about as
 /// long as a sync, so a larger frame would only make its first commits wait.
 const FRAME_BYTES: usize = 4 << 20;
@@ -56,16 +60,20 @@ impl Committer {
     /// Works until the queue is closed and empty.
     pub(super) fn run(mut self, mut queue: mpsc::Receiver<Request>) {
         let mut taken = Vec::with_capacity(BATCH_COMMITS);
+        let mut shared = false;
         while let Some(first) = queue.blocking_recv() {
             taken.push(first);
-            // Those who were answered with the last batch are about to commit again: where all
-            // cores are busy, they get to it now, and share this sync instead of the next one.
-            std::thread::yield_now();
+            // Those who were answered with the last batch are about to commit again: they get to
+            // it now, and share this sync instead of the next one.
+            if shared {
+                std::thread::sleep(GATHER);
+            }
             while taken.len() < BATCH_COMMITS
                 && let Ok(further) = queue.try_recv()
             {
                 taken.push(further);
             }
+            shared = taken.len() > 1;
             let mut requests = taken.drain(..);
             while !requests.as_slice().is_empty() {
                 self.commit(&mut requests);
