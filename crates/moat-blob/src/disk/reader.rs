@@ -20,7 +20,7 @@ use moat_types::BlobId;
 use rustix::fs::OFlags;
 use rustix::io::{ReadWriteFlags, preadv2};
 
-use super::buffers::{BLOCK_BYTES, Buffer, Buffers, Lent};
+use super::buffers::{BLOCK_BYTES, Buffers, Lent};
 use super::{Shared, blocking, io_error};
 use crate::{BlobReader, Error, ReadBytes};
 
@@ -76,16 +76,16 @@ impl BlobReader for DiskReader {
         if length > INLINE_BYTES_MAX as u64 && range.end > self.end() {
             return Err(short());
         }
-        let mut space = Space::new(length as usize, &self.files.shared.buffers);
+        let mut bytes = space(length as usize, &self.files.shared.buffers);
         if length <= INLINE_BYTES_MAX as u64
-            && read_if_cached(&self.files.cached, space.bytes(), range.start)
+            && read_if_cached(&self.files.cached, &mut bytes, range.start)
         {
-            return Ok(space.into_bytes());
+            return Ok(bytes);
         }
         let (files, start) = (self.files.clone(), range.start);
         let result = blocking(self.id, "read", move || match length {
-            DIRECT_BYTES_MIN.. => files.read_large(space, start, length as usize),
-            _ => files.read_small(space, start),
+            DIRECT_BYTES_MIN.. => files.read_large(bytes, start),
+            _ => files.read_small(bytes, start),
         });
         result.await?.map_err(|source| match source.kind() {
             // Somebody cut the file, or a record claims more than there is.
@@ -96,23 +96,26 @@ impl BlobReader for DiskReader {
 }
 
 impl Files {
-    fn read_small(&self, mut space: Space, start: u64) -> io::Result<ReadBytes> {
-        self.cached.read_exact_at(space.bytes(), start)?;
-        Ok(space.into_bytes())
+    fn read_small(&self, mut bytes: ReadBytes, start: u64) -> io::Result<ReadBytes> {
+        self.cached.read_exact_at(&mut bytes, start)?;
+        Ok(bytes)
     }
 
-    fn read_large(&self, mut space: Space, start: u64, length: usize) -> io::Result<ReadBytes> {
-        if read_if_cached(&self.cached, space.bytes(), start) {
-            return Ok(space.into_bytes());
+    fn read_large(&self, mut bytes: ReadBytes, start: u64) -> io::Result<ReadBytes> {
+        if read_if_cached(&self.cached, &mut bytes, start) {
+            return Ok(bytes);
         }
         let Some(direct) = self.direct() else {
-            return self.read_small(space, start);
+            return self.read_small(bytes, start);
         };
-        drop(space);
+        let length = bytes.len();
+        // Back among the spare ones, from which it is taken again as a whole.
+        drop(bytes);
         let ahead = (start % BLOCK_BYTES as u64) as usize;
+        let padded = (ahead + length).next_multiple_of(BLOCK_BYTES);
         let buffers = &self.shared.buffers;
-        let mut buffer = buffers.take_room((ahead + length).next_multiple_of(BLOCK_BYTES));
-        let blocks = &mut buffer.room()[..(ahead + length).next_multiple_of(BLOCK_BYTES)];
+        let mut buffer = buffers.take_room(padded);
+        let blocks = &mut buffer.room()[..padded];
         match read_blocks(direct, blocks, start - ahead as u64, ahead + length) {
             Ok(()) => {
                 let lent = Lent::new(buffer, ahead..ahead + length, buffers.clone());
@@ -120,7 +123,7 @@ impl Files {
             }
             // A device with larger blocks than ours.
             Err(error) if error.kind() == ErrorKind::InvalidInput => {
-                self.read_small(Space::new(length, buffers), start)
+                self.read_small(space(length, buffers), start)
             }
             Err(error) => Err(error),
         }
@@ -144,33 +147,12 @@ impl Files {
 }
 
 /// Memory for what is read.
-enum Space {
-    Own(Vec<u8>),
-    Lent(Lent),
-}
-
-impl Space {
-    fn new(length: usize, buffers: &Arc<Buffers>) -> Self {
-        if length <= OWN_BYTES_MAX {
-            return Self::Own(vec![0; length]);
-        }
-        let buffer: Buffer = buffers.take_room(length);
-        Self::Lent(Lent::new(buffer, 0..length, buffers.clone()))
+fn space(length: usize, buffers: &Arc<Buffers>) -> ReadBytes {
+    if length <= OWN_BYTES_MAX {
+        return vec![0; length].into();
     }
-
-    fn bytes(&mut self) -> &mut [u8] {
-        match self {
-            Self::Own(bytes) => bytes,
-            Self::Lent(lent) => lent.as_mut(),
-        }
-    }
-
-    fn into_bytes(self) -> ReadBytes {
-        match self {
-            Self::Own(bytes) => bytes.into(),
-            Self::Lent(lent) => lent.into(),
-        }
-    }
+    let buffer = buffers.take_room(length);
+    Lent::new(buffer, 0..length, buffers.clone()).into()
 }
 
 /// Reads from the page cache, or says that it does not hold everything. Whatever else is in the
