@@ -8,7 +8,7 @@ export MOAT_TOOLS ?= $(CURDIR)/.tools
 RELEASE := $(CARGO_TARGET_DIR)/release/moat
 PYTHON := $(MOAT_TOOLS)/client/bin/python
 # What the end-to-end tests use; rclone is left out where no Debian mirror is reached, and says so.
-TEST_TOOLS := postgres softhsm minio client boto3-1.24 aws s3cmd rclone mc spark35 spark4
+TEST_TOOLS := postgres softhsm minio client boto3-1.24 aws s3cmd rclone mc spark35 spark4 java-v2
 # What the unit tests use: the servers and tokens that the key manager works with.
 CHECK_TOOLS := postgres softhsm
 # Further arguments for pytest, e.g. `make e2e PYTEST='-k range -x'`.

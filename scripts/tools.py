@@ -32,6 +32,16 @@ REQUIREMENTS = SCRIPTS / "requirements"
 
 # The plugin that copies a jar by its coordinates; pinned because Maven's own default differs by release.
 MAVEN_COPY = "org.apache.maven.plugins:maven-dependency-plugin:3.6.1:copy"
+# The same for all dependencies of a project, which is then made of nothing else: each is named, and brings none of its own.
+MAVEN_COPY_ALL = "org.apache.maven.plugins:maven-dependency-plugin:3.6.1:copy-dependencies"
+MAVEN_PROJECT = (
+    '<project xmlns="http://maven.apache.org/POM/4.0.0"><modelVersion>4.0.0</modelVersion>'
+    "<groupId>tools</groupId><artifactId>jars</artifactId><version>1</version><dependencies>{}</dependencies></project>"
+)
+MAVEN_DEPENDENCY = (
+    "<dependency><groupId>{}</groupId><artifactId>{}</artifactId><version>{}</version>"
+    "<exclusions><exclusion><groupId>*</groupId><artifactId>*</artifactId></exclusion></exclusions></dependency>"
+)
 # A download that makes no progress for this long is a broken network, not a slow one.
 INSTALL_SECONDS_MAX = 3600
 # Newest first: the interpreters that each tool is known to work on.
@@ -90,6 +100,7 @@ PREREQUISITES = {
     "apt-get": "this one comes as a Debian package, so it is only installed on Debian-like systems",
     "apt-cache": "this one comes as a Debian package, so it is only installed on Debian-like systems",
     "keytool": "comes with a Java 17 JDK",
+    "javac": "comes with a Java 17 JDK (Debian: openjdk-17-jdk-headless)",
 }
 
 
@@ -184,12 +195,43 @@ def spark_tool(name: str, about: str, jars: tuple[Jar, ...], versions: tuple[str
     return Tool(name, about, pin=pin, install=install, probe="bin/spark-submit", needs=("java", "mvn"))
 
 
+def java_tool(name: str, about: str) -> Tool:
+    """Jars alone, exactly those that scripts/requirements/NAME.txt lists; Maven is not asked what else they would like."""
+
+    def install(target: Path) -> None:
+        fetch_jars(listed_jars(name), target / "jars")
+
+    return Tool(name, about, pin=requirements_pin(name), install=install, probe="jars", needs=("mvn",))
+
+
+def listed_jars(name: str) -> list[Jar]:
+    lines = [line for line in requirements_pin(name).splitlines() if line and not line.startswith("#")]
+    return [Jar(*line.split()) for line in lines]
+
+
+def fetch_jars(jars: list[Jar], folder: Path) -> None:
+    """Copies many jars in one run of Maven, which takes longer to start than to copy one."""
+    folder.mkdir(parents=True)
+    wanted = "".join(MAVEN_DEPENDENCY.format(*jar.coordinates.split(":")) for jar in jars)
+    (folder / "pom.xml").write_text(MAVEN_PROJECT.format(wanted))
+    run(
+        ["mvn", "--quiet", "--batch-mode", MAVEN_COPY_ALL, f"-DoutputDirectory={folder}"],
+        f"fetching {len(jars)} jars from Maven", cwd=folder,
+    )  # fmt: skip
+    for jar in jars:
+        check_jar(jar, folder)
+
+
 def fetch_jar(jar: Jar, folder: Path) -> None:
     """Copies one jar into Spark's own jar folder, where drivers, executors and the history server all look."""
     run(
         ["mvn", "--quiet", "--batch-mode", MAVEN_COPY, f"-Dartifact={jar.coordinates}", f"-DoutputDirectory={folder}"],
         f"fetching {jar.coordinates} from Maven",
     )
+    check_jar(jar, folder)
+
+
+def check_jar(jar: Jar, folder: Path) -> None:
     found = sha256_of(folder / jar.file_name)
     if found != jar.sha256:
         raise ToolError(f"{jar.coordinates} has sha256 {found}, expected {jar.sha256}: not using it")
@@ -354,6 +396,7 @@ TOOLS: dict[str, Tool] = {
         python_tool("seaweedfs", "the SeaweedFS server, a peer of the benchmark"),
         spark_tool("spark35", "Spark 3.5.9 with S3A 3.3.4 and SDK v1 (about 600 MB)", SPARK35_JARS, PYTHONS_SPARK35),
         spark_tool("spark4", "Spark 4.0.5 with S3A 3.4.1 and SDK v2 (about 1 GB)", SPARK4_JARS, PYTHONS_ANY),
+        java_tool("java-v2", "the AWS SDK for Java v2, its S3 client alone (version 1 comes with spark35)"),
         go_tool("mc", "the MinIO client", "github.com/minio/mc", "v0.0.0-20250313080218-cf909e1063a9"),
         go_tool(
             "minio", "the MinIO server, a peer of the benchmark (builds some minutes)",
