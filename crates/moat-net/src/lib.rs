@@ -15,6 +15,7 @@ pub mod tls;
 
 mod activity;
 mod body;
+mod certificate;
 pub mod client;
 mod connection;
 mod drain;
@@ -28,6 +29,7 @@ mod request_id;
 mod socket;
 
 pub use body::{Body, BodyIdle, BoxError, IdleTimeoutBody};
+pub use certificate::CertificateFacts;
 pub use client::{ClientConfig, ClientError, ClientErrorKind, Endpoint, HttpClient};
 pub use drain::Drain;
 pub use error::Error;

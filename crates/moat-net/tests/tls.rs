@@ -541,8 +541,9 @@ async fn versions_are_kept_to() {
     }
 }
 
-/// Keys of one pair, made with `openssl pkcs8 -topk8 -v2 aes-256-cbc`, `-scrypt`, `openssl ec -aes256`
-/// and so on (OpenSSL 3.0), all with the password `correct`.
+/// Keys of one pair, made with `openssl pkcs8 -topk8 -v2 aes-256-cbc`, `-scrypt`, `-v2 des3 -v2prf
+/// hmacWithSHA1` (the default of OpenSSL 1.0), `openssl ec -aes256`, `-des3` and so on (OpenSSL 3.0),
+/// all with the password `correct`.
 #[test]
 fn encrypted_keys_are_opened_by_their_password_alone() {
     let folder = std::path::Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/data/keys");
@@ -568,6 +569,9 @@ fn encrypted_keys_are_opened_by_their_password_alone() {
         "pkcs8-scrypt.key",
         "legacy-aes256.key",
         "legacy-aes128.key",
+        "legacy-aes192.key",
+        "legacy-des3.key",
+        "pkcs8-des3-sha1.key",
     ] {
         load(key, Some("correct")).unwrap();
         let wrong = load(key, Some("wr0ng-w0rd")).unwrap_err();
@@ -576,6 +580,6 @@ fn encrypted_keys_are_opened_by_their_password_alone() {
         let none = load(key, None).unwrap_err();
         assert!(none.contains("openssl pkey"), "{none}");
     }
-    let other = load("legacy-des3.key", Some("correct")).unwrap_err();
+    let other = load("legacy-camellia.key", Some("correct")).unwrap_err();
     assert!(other.contains("convert it"), "{other}");
 }

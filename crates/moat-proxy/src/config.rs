@@ -236,6 +236,15 @@ pub enum ProxyProtocol {
     V2,
 }
 
+/// The header in which upstreams are told the client's certificate.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum PassCertificate {
+    /// `X-Forwarded-Client-Cert`, with hash, subject and names.
+    Xfcc,
+    /// `Client-Cert` of RFC 9440, with the certificate itself.
+    ClientCert,
+}
+
 /// Sidekick's own paths on the main listeners.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct SidekickPaths {
@@ -294,6 +303,9 @@ pub struct Config {
     /// Say the client's address to upstreams in a PROXY header. Each request then has a connection
     /// of its own.
     pub send_proxy_protocol: Option<ProxyProtocol>,
+    /// Tell upstreams the certificate that a client showed. Only certificates that a listener demands of
+    /// a CA prove anything.
+    pub pass_certificate: Option<PassCertificate>,
     /// Answer Sidekick's paths. They hide the objects `health` and `certificates` of a bucket `v1`.
     pub sidekick_paths: Option<SidekickPaths>,
     /// Who is told about each request and probe.
@@ -327,6 +339,7 @@ impl Config {
             hide_key_id_on_plain: true,
             trusted_proxies: Vec::new(),
             send_proxy_protocol: None,
+            pass_certificate: None,
             sidekick_paths: None,
             tracer: None,
             random: Arc::new(SystemRandom),

@@ -23,7 +23,7 @@ use crate::observe::Class;
 use crate::proxy::{Flight, State};
 use crate::record::Record;
 use crate::watch::Watch;
-use crate::{headers, mode, plain};
+use crate::{client_certificate, headers, mode, plain};
 
 /// Answers one request.
 pub(crate) async fn answer(
@@ -46,6 +46,7 @@ pub(crate) async fn answer(
         peer,
         &state.config.trusted_proxies,
     );
+    client_certificate::pass_on(&mut head.headers, peer, state.config.pass_certificate);
     if let Err(refusal) = mode::before_sending(state.config.mode, &mut head) {
         return refuse(state, peer, &head, began, refusal);
     }

@@ -25,6 +25,7 @@ mod answer;
 mod backend;
 mod body;
 mod budget;
+mod client_certificate;
 mod error;
 mod exchange;
 mod expect;

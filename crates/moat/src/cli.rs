@@ -172,6 +172,8 @@ flags! {
         key_password, "private-key-password-file", "FILE" => "proxy.private_key_password_file";
         /// A CA that clients must show a certificate of; may be repeated
         client_ca, "client-ca", "FILE" => "proxy.client_ca";
+        /// Tell the stores each client's certificate in a header: off, xfcc or client-cert [default: off]
+        pass_certificate, "pass-client-certificate", "FORM" => "proxy.pass_client_certificate";
         /// The lowest TLS version, 1.2 or 1.3 [default: 1.2]
         tls_min, "tls-min", "VERSION" => "proxy.tls_min";
         /// The highest TLS version, 1.2 or 1.3 [default: 1.3]

@@ -3,13 +3,16 @@
 //! PKCS#8 (`BEGIN ENCRYPTED PRIVATE KEY`, RFC 5958 with PBES2 of RFC 8018) is what current tools write.
 //! The older form keeps its parameters in PEM headers (RFC 1421 section 4.6); its key is one round of
 //! MD5 over password and salt, as OpenSSL has always done it, so the file's mode protects it more than
-//! the password does.
+//! the password does. Triple DES is there because it was the default of `openssl rsa -des3` recipes for
+//! twenty years; only decryption is, and nothing else here uses it.
 
 use aws_lc_rs::cipher::{
     AES_128, AES_192, AES_256, Algorithm, DecryptionContext, PaddedBlockDecryptingKey,
     UnboundCipherKey,
 };
 use aws_lc_rs::iv::FixedLength;
+use cbc::cipher::block_padding::Pkcs7;
+use cbc::cipher::{BlockModeDecrypt as _, KeyIvInit as _};
 use md5::{Digest as _, Md5};
 use moat_types::SecretString;
 use rustls_pki_types::pem::PemObject as _;
@@ -66,27 +69,12 @@ fn decrypt_legacy(
         .find_map(|line| line.strip_prefix("DEK-Info:"))
         .and_then(|info| info.trim().split_once(','))
         .ok_or(damaged)?;
-    let (algorithm, key_bytes): (&'static Algorithm, _) = match algorithm {
-        "AES-128-CBC" => (&AES_128, 16),
-        "AES-192-CBC" => (&AES_192, 24),
-        "AES-256-CBC" => (&AES_256, 32),
-        _ => {
-            return Err(
-                "it is encrypted with a cipher other than AES; convert it with openssl pkey -aes256",
-            );
-        }
-    };
-    let iv: [u8; 16] = unhex(salt.trim()).ok_or(damaged)?;
-    let (kind, mut bytes) = legacy_body(text).ok_or(damaged)?;
-    let key = legacy_key(password, &iv, key_bytes);
-    let key = UnboundCipherKey::new(algorithm, &key).map_err(|_| damaged)?;
-    let key = PaddedBlockDecryptingKey::cbc_pkcs7(key).map_err(|_| damaged)?;
-    let context = DecryptionContext::Iv128(FixedLength::from(iv));
+    let salt = unhex(salt.trim()).ok_or(damaged)?;
+    let cipher = LegacyCipher::named(algorithm)
+        .ok_or("its cipher is neither AES nor triple DES; convert it with openssl pkey -aes256")?;
+    let (kind, bytes) = legacy_body(text).ok_or(damaged)?;
     let wrong = "the password does not open it";
-    let clear = key
-        .decrypt(&mut bytes, context)
-        .map_err(|_| wrong)?
-        .to_vec();
+    let clear = cipher.decrypt(bytes, &salt, password).ok_or(wrong)?;
     // A wrong password passes the padding once in 256 times, but not the DER.
     if clear.first() != Some(&0x30) {
         return Err(wrong);
@@ -95,6 +83,50 @@ fn decrypt_legacy(
         "RSA" => PrivatePkcs1KeyDer::from(clear).into(),
         _ => PrivateSec1KeyDer::from(clear).into(),
     })
+}
+
+/// The ciphers that OpenSSL wrote into this form.
+enum LegacyCipher {
+    Aes(&'static Algorithm, usize),
+    TripleDes,
+}
+
+impl LegacyCipher {
+    fn named(name: &str) -> Option<Self> {
+        Some(match name {
+            "AES-128-CBC" => Self::Aes(&AES_128, 16),
+            "AES-192-CBC" => Self::Aes(&AES_192, 24),
+            "AES-256-CBC" => Self::Aes(&AES_256, 32),
+            "DES-EDE3-CBC" => Self::TripleDes,
+            _ => return None,
+        })
+    }
+
+    /// `iv` is the initialisation vector, whose first half is the salt of the password as well.
+    /// `None` if the password is another one, or the file damaged: nothing tells the two apart.
+    fn decrypt(&self, mut bytes: Vec<u8>, iv: &[u8], password: &SecretString) -> Option<Vec<u8>> {
+        let salt = iv.first_chunk()?;
+        match self {
+            Self::Aes(algorithm, key_bytes) => {
+                let context = DecryptionContext::Iv128(FixedLength::from(iv_of::<16>(iv)?));
+                let key = legacy_key(password, salt, *key_bytes);
+                let key = UnboundCipherKey::new(algorithm, &key).ok()?;
+                let key = PaddedBlockDecryptingKey::cbc_pkcs7(key).ok()?;
+                Some(key.decrypt(&mut bytes, context).ok()?.to_vec())
+            }
+            Self::TripleDes => {
+                let key = legacy_key(password, salt, 24);
+                let cipher =
+                    cbc::Decryptor::<des::TdesEde3>::new_from_slices(&key, &iv_of::<8>(iv)?)
+                        .ok()?;
+                Some(cipher.decrypt_padded::<Pkcs7>(&mut bytes).ok()?.to_vec())
+            }
+        }
+    }
+}
+
+fn iv_of<const N: usize>(iv: &[u8]) -> Option<[u8; N]> {
+    iv.try_into().ok()
 }
 
 /// What kind of key it is, and its bytes as they are in the file.
@@ -111,8 +143,8 @@ fn legacy_body(text: &str) -> Option<(&str, Vec<u8>)> {
     Some((kind, der.secret_pkcs8_der().to_vec()))
 }
 
-/// `EVP_BytesToKey` with MD5 and one round; the salt is the first half of the initialisation vector.
-fn legacy_key(password: &SecretString, iv: &[u8; 16], length: usize) -> Zeroizing<Vec<u8>> {
+/// `EVP_BytesToKey` with MD5 and one round.
+fn legacy_key(password: &SecretString, salt: &[u8; 8], length: usize) -> Zeroizing<Vec<u8>> {
     let mut key = Zeroizing::new(Vec::with_capacity(length + 16));
     let mut last: Option<[u8; 16]> = None;
     while key.len() < length {
@@ -121,7 +153,7 @@ fn legacy_key(password: &SecretString, iv: &[u8; 16], length: usize) -> Zeroizin
             hash.update(last);
         }
         hash.update(password.expose().as_bytes());
-        hash.update(&iv[..8]);
+        hash.update(salt);
         let block: [u8; 16] = hash.finalize().into();
         key.extend_from_slice(&block);
         last = Some(block);
@@ -130,13 +162,12 @@ fn legacy_key(password: &SecretString, iv: &[u8; 16], length: usize) -> Zeroizin
     key
 }
 
-fn unhex<const N: usize>(text: &str) -> Option<[u8; N]> {
-    let mut bytes = [0; N];
-    if text.len() != 2 * N || !text.is_ascii() {
+fn unhex(text: &str) -> Option<Vec<u8>> {
+    if !text.len().is_multiple_of(2) || !text.is_ascii() {
         return None;
     }
-    for (index, byte) in bytes.iter_mut().enumerate() {
-        *byte = u8::from_str_radix(&text[2 * index..2 * index + 2], 16).ok()?;
-    }
-    Some(bytes)
+    let pairs = (0..text.len()).step_by(2);
+    pairs
+        .map(|at| u8::from_str_radix(&text[at..at + 2], 16).ok())
+        .collect()
 }

@@ -6,7 +6,9 @@ use std::path::PathBuf;
 use std::time::Duration;
 
 use moat_net::tls::Versions;
-use moat_proxy::config::{Balance, DNS_TTL, FAIL_BACK_AFTER, ProxyProtocol, SLOW_START};
+use moat_proxy::config::{
+    Balance, DNS_TTL, FAIL_BACK_AFTER, PassCertificate, ProxyProtocol, SLOW_START,
+};
 use moat_proxy::{HealthConfig, Network, Upstream};
 use moat_types::SecretString;
 
@@ -50,6 +52,7 @@ pub(crate) struct ProxyConfig {
     pub(crate) key_password: Option<SecretString>,
     /// CAs whose certificates clients must show; empty: none are asked for.
     pub(crate) client_ca: Vec<PathBuf>,
+    pub(crate) pass_certificate: Option<PassCertificate>,
     pub(crate) versions: Versions,
     pub(crate) balance: Balance,
     pub(crate) zone: Option<String>,
@@ -189,6 +192,7 @@ pub(super) fn read(reader: &mut Reader<'_>, data: &DataFolder) -> ProxyConfig {
         }),
         key_password: None,
         client_ca: reader.list("proxy.client_ca", |text| Some(PathBuf::from(text))),
+        pass_certificate: pass_certificate(reader),
         versions: versions(reader),
         balance: Balance::LeastInFlight,
         zone: reader.optional("proxy.zone", |text| {
@@ -322,6 +326,23 @@ fn certificates(reader: &mut Reader<'_>, data: &DataFolder) -> Vec<TlsFiles> {
             private_key,
         })
         .collect()
+}
+
+/// A certificate that no CA was demanded for proves nothing, and listeners ask for none then.
+fn pass_certificate(reader: &mut Reader<'_>) -> Option<PassCertificate> {
+    let form = reader.one("proxy.pass_client_certificate", "off", |text| match text {
+        "off" => Some(None),
+        "xfcc" => Some(Some(PassCertificate::Xfcc)),
+        "client-cert" => Some(Some(PassCertificate::ClientCert)),
+        _ => None,
+    });
+    if form.is_some() && reader.raw.get("proxy.client_ca").is_none() {
+        reader.problems.push(
+            "proxy.pass_client_certificate is on without proxy.client_ca; name the CA that clients must show a certificate of"
+                .into(),
+        );
+    }
+    form
 }
 
 fn versions(reader: &mut Reader<'_>) -> Versions {

@@ -203,6 +203,11 @@ pub(crate) const SETTINGS: &[Setting] = &[
         FILE,
     ),
     list("proxy.client_ca", &["MOAT_PROXY_CLIENT_CA"], FILE),
+    one(
+        "proxy.pass_client_certificate",
+        &["MOAT_PROXY_PASS_CLIENT_CERTIFICATE"],
+        "off, xfcc or client-cert",
+    ),
     one("proxy.tls_min", &["MOAT_PROXY_TLS_MIN"], TLS_VERSION),
     one("proxy.tls_max", &["MOAT_PROXY_TLS_MAX"], TLS_VERSION),
     one(

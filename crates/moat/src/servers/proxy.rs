@@ -192,6 +192,7 @@ fn settings(config: &ProxyConfig, data: &DataFolder, store: Endpoint) -> Result<
     settings.dns_ttl = config.dns_ttl;
     settings.trusted_proxies.clone_from(&config.trusted_proxies);
     settings.send_proxy_protocol = config.send_proxy_protocol;
+    settings.pass_certificate = config.pass_certificate;
     settings.hide_key_id_on_plain = config.hide_key_id;
     settings.sidekick_paths = config.sidekick_paths.then(SidekickPaths::default);
     settings.tracer = tracer(config).map(Arc::new);
