@@ -11,6 +11,8 @@ PYTHON := $(MOAT_TOOLS)/client/bin/python
 TEST_TOOLS := postgres softhsm minio client boto3-1.24 aws s3cmd rclone mc spark35 spark4 java-v2
 # What the unit tests use: the servers and tokens that the key manager works with.
 CHECK_TOOLS := postgres softhsm
+# Further arguments for a benchmark, e.g. `make bench-proxy BENCH='--rounds 1 --seconds 2 --only https-4k-c64'`.
+BENCH ?=
 # Further arguments for pytest, e.g. `make e2e PYTEST='-k range -x'`.
 PYTEST ?=
 
@@ -21,6 +23,7 @@ help:
 	@echo 'make test    everything that CI runs: check, then end-to-end tests with real clients'
 	@echo 'make e2e     the end-to-end tests alone (PYTEST="-k name" picks some)'
 	@echo 'make bench   load, beside MinIO and SeaweedFS (not in CI)'
+	@echo 'make bench-proxy  load on the proxy, beside nginx and HAProxy (not in CI)'
 	@echo 'make clean   removes .work and the build, keeps the tools'
 
 .PHONY: demo
@@ -63,6 +66,12 @@ fuzz-smoke:
 .PHONY: bench
 bench: release
 	@MOAT_BIN='$(RELEASE)' bench/run.sh
+
+# The profile that is shipped: what crosses crates is inlined only there.
+.PHONY: bench-proxy
+bench-proxy:
+	cargo build --profile dist --locked -p moat
+	@MOAT_BIN='$(CARGO_TARGET_DIR)/dist/moat' bench/proxy.sh $(BENCH)
 
 .PHONY: clean
 clean:

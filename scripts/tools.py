@@ -378,6 +378,16 @@ def softhsm_install(target: Path) -> None:
     (target / "libsofthsm2.so").symlink_to(root / "usr/lib/softhsm/libsofthsm2.so")
 
 
+def balancer_install(package: str) -> Callable[[Path], None]:
+    """A load balancer that the benchmark compares with, and its libraries."""
+
+    def install(target: Path) -> None:
+        root = deb_unpack(target, lambda apt: apt.libraries([package]))
+        deb_wrappers(target, [root / "usr/sbin" / package])
+
+    return install
+
+
 def apt_private_state(folder: Path) -> list[str]:
     for part in ("lists/partial", "cache/archives/partial"):
         (folder / part).mkdir(parents=True, exist_ok=True)
@@ -413,6 +423,13 @@ TOOLS: dict[str, Tool] = {
         Tool(
             "softhsm", "SoftHSM, a PKCS#11 token in software, as Debian ships it", pin="debian softhsm2, relocatable\n", install=softhsm_install,
             probe="libsofthsm2.so", needs=("apt-get", "apt-cache", "dpkg"),
+        ),
+        *(
+            Tool(
+                name, f"{name}, as Debian ships it, a peer of the proxy's benchmark", pin=f"debian {name}, relocatable\n", install=balancer_install(name),
+                probe=f"bin/{name}", needs=("apt-get", "apt-cache", "dpkg"),
+            )
+            for name in ("nginx", "haproxy")
         ),
     )
 }  # fmt: skip

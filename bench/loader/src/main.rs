@@ -1,4 +1,4 @@
-//! `moat-loader`: drives one S3 server, or one key manager, over kept TLS 1.3 connections and says, as one line of JSON,
+//! `moat-loader`: drives one S3 server, key manager or proxy over kept TLS 1.3 connections and says, as one line of JSON,
 //! how fast it answered and how much CPU the server spent on it.
 //!
 //! Loader and server share a machine, so the loader is kept cheap: one thread, requests of read
@@ -11,6 +11,7 @@ mod drive;
 mod kms;
 mod prepare;
 mod probe;
+mod proxy;
 mod report;
 mod request;
 mod rows;
@@ -39,9 +40,17 @@ struct KmsCli {
     args: kms::KmsArgs,
 }
 
+/// Drives a proxy, or stands behind it.
+#[derive(Debug, Parser)]
+#[command(name = "moat-loader proxy", version)]
+struct ProxyCli {
+    #[command(subcommand)]
+    command: proxy::ProxyCommand,
+}
+
 /// Drives an S3 server and prints throughput, latency and the server's CPU per operation.
 ///
-/// `moat-loader kms` drives a key manager; see `moat-loader kms --help`.
+/// `moat-loader kms` drives a key manager and `moat-loader proxy` a proxy; each has a `--help` of its own.
 #[derive(Debug, Parser)]
 #[command(name = "moat-loader", version)]
 struct Cli {
@@ -116,14 +125,15 @@ enum Command {
 }
 
 fn main() -> ExitCode {
-    // A key manager needs nothing of what an S3 server needs, so it has a command line of its own.
+    // Key managers and proxies need nothing of what an S3 server needs, so they have command lines of
+    // their own.
     let mut arguments = std::env::args_os();
-    let kms = arguments.nth(1).is_some_and(|first| first == "kms");
-    let outcome = if kms {
-        let name = std::iter::once("moat-loader kms".into());
-        start_kms(KmsCli::parse_from(name.chain(arguments)).args)
-    } else {
-        Cli::parse().start()
+    let first = arguments.nth(1);
+    let named = |name: &str| std::iter::once(name.into()).chain(arguments);
+    let outcome = match first.as_ref().and_then(|first| first.to_str()) {
+        Some("kms") => start_kms(KmsCli::parse_from(named("moat-loader kms")).args),
+        Some("proxy") => start_proxy(ProxyCli::parse_from(named("moat-loader proxy")).command),
+        _ => Cli::parse().start(),
     };
     match outcome {
         Ok(true) => ExitCode::SUCCESS,
@@ -147,6 +157,11 @@ fn start_kms(args: kms::KmsArgs) -> Result<bool> {
     let (figures, good) = runtime()?.block_on(kms::run(args))?;
     report::line(&figures);
     Ok(good)
+}
+
+/// Puts load on a proxy, or answers behind it; false if requests failed.
+fn start_proxy(command: proxy::ProxyCommand) -> Result<bool> {
+    runtime()?.block_on(proxy::start(command))
 }
 
 impl Cli {

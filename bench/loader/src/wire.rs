@@ -1,13 +1,12 @@
-//! One kept connection: TLS 1.3 over TCP, one request at a time, answers read into one buffer.
+//! One kept connection: TLS 1.3 over TCP (or TCP alone), one request at a time, answers read into one buffer.
 
 use std::sync::Arc;
 
 use anyhow::{Context, Result, bail, ensure};
 use rustls_pki_types::ServerName;
-use tokio::io::{AsyncReadExt, AsyncWriteExt};
+use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt};
 use tokio::net::TcpStream;
 use tokio_rustls::TlsConnector;
-use tokio_rustls::client::TlsStream;
 
 use crate::answer::{self, Framing, Head};
 
@@ -45,10 +44,13 @@ impl Answer {
     }
 }
 
+trait Stream: AsyncRead + AsyncWrite + Unpin + Send + std::fmt::Debug {}
+impl<T: AsyncRead + AsyncWrite + Unpin + Send + std::fmt::Debug> Stream for T {}
+
 /// A connection to the server.
 #[derive(Debug)]
 pub(crate) struct Connection {
-    stream: TlsStream<TcpStream>,
+    stream: Box<dyn Stream>,
     buffer: Vec<u8>,
     /// What of the buffer has come and is not used yet.
     start: usize,
@@ -65,22 +67,31 @@ impl Connection {
         address: std::net::SocketAddr,
         tls: Arc<rustls::ClientConfig>,
     ) -> Result<Self> {
-        let tcp = TcpStream::connect(address)
-            .await
-            .with_context(|| format!("connecting to {address}"))?;
-        tcp.set_nodelay(true).context("setting TCP_NODELAY")?;
+        let tcp = connect(address).await?;
         let name = ServerName::IpAddress(address.ip().into());
         let stream = TlsConnector::from(tls)
             .connect(name, tcp)
             .await
             .with_context(|| format!("TLS handshake with {address}"))?;
-        Ok(Self {
+        Ok(Self::of(Box::new(stream)))
+    }
+
+    /// Connects without TLS.
+    ///
+    /// # Errors
+    /// If nobody listens.
+    pub(crate) async fn open_plain(address: std::net::SocketAddr) -> Result<Self> {
+        Ok(Self::of(Box::new(connect(address).await?)))
+    }
+
+    fn of(stream: Box<dyn Stream>) -> Self {
+        Self {
             stream,
             buffer: vec![0; BUFFER_BYTES],
             start: 0,
             end: 0,
             joined: Vec::new(),
-        })
+        }
     }
 
     /// Sends one request and reads its answer to the end.
@@ -214,4 +225,12 @@ impl Connection {
         self.end += got;
         Ok(())
     }
+}
+
+async fn connect(address: std::net::SocketAddr) -> Result<TcpStream> {
+    let tcp = TcpStream::connect(address)
+        .await
+        .with_context(|| format!("connecting to {address}"))?;
+    tcp.set_nodelay(true).context("setting TCP_NODELAY")?;
+    Ok(tcp)
 }
