@@ -11,6 +11,7 @@ use moat_net::Endpoint;
 use moat_net::tls::ClientTls;
 use moat_types::{Random, SystemRandom};
 
+use crate::otlp::SpanExporter;
 use crate::trace::Tracer;
 use crate::{Error, ellipses};
 
@@ -310,6 +311,8 @@ pub struct Config {
     pub sidekick_paths: Option<SidekickPaths>,
     /// Who is told about each request and probe.
     pub tracer: Option<Arc<Tracer>>,
+    /// Who is told about each request in the form of OpenTelemetry.
+    pub spans: Option<Arc<SpanExporter>>,
     /// Request ids, jitter and ties.
     pub random: Arc<dyn Random>,
 }
@@ -342,6 +345,7 @@ impl Config {
             pass_certificate: None,
             sidekick_paths: None,
             tracer: None,
+            spans: None,
             random: Arc::new(SystemRandom),
         }
     }

@@ -33,6 +33,9 @@ pub(crate) async fn answer(
 ) -> Response<Body> {
     let began = Instant::now();
     let (mut head, body) = request.into_parts();
+    if let Some(spans) = &state.config.spans {
+        spans.begin(&mut head);
+    }
     if !peer.tls && plain::carries_customer_key(&head.headers) {
         return refuse(state, peer, &head, began, Refusal::CustomerKeyOnPlain);
     }

@@ -17,6 +17,7 @@ pub mod balance;
 pub mod config;
 pub mod ellipses;
 pub mod health;
+pub mod otlp;
 pub mod status;
 pub mod trace;
 

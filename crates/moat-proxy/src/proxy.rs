@@ -3,6 +3,7 @@
 use std::collections::HashSet;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering::Relaxed};
+use std::time::Duration;
 
 use arc_swap::ArcSwap;
 use http::{Request, Response};
@@ -67,6 +68,14 @@ impl Proxy {
     /// Has [`Self::is_ready`] say no from now on, so that balancers before this one look elsewhere.
     pub fn begin_to_drain(&self) {
         self.draining.store(true, Relaxed);
+    }
+
+    /// Waits until the spans of requests that have ended are exported, but no longer than `within`.
+    pub async fn flush_spans(&self, within: Duration) {
+        let state = self.state.load_full();
+        if let Some(spans) = &state.config.spans {
+            spans.flush(within).await;
+        }
     }
 
     /// What is known of all endpoints.

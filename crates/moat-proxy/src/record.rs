@@ -1,4 +1,4 @@
-//! What is written about one request: its access line, and its trace if somebody traces.
+//! What is written about one request: its access line, its trace if somebody traces, and its span.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -12,6 +12,7 @@ use moat_types::UnixMillis;
 use tokio::time::Instant;
 
 use crate::Config;
+use crate::otlp::Span;
 use crate::proxy::Flight;
 use crate::trace::Tracer;
 
@@ -36,6 +37,7 @@ pub(crate) struct Record {
     pub(crate) sends: usize,
     pub(crate) verbose: Option<Verbose>,
     tracer: Option<Arc<Tracer>>,
+    span: Option<Span>,
 }
 
 /// What only a verbose trace shows. Headers still hold their secrets; they are cut out when written.
@@ -60,7 +62,8 @@ impl Record {
             .tracer
             .as_ref()
             .filter(|tracer| tracer.wants_request(status));
-        if tracer.is_none() && !access_log::enabled() {
+        let span = head.extensions.get::<Span>();
+        if tracer.is_none() && span.is_none() && !access_log::enabled() {
             return None;
         }
         let given = response.headers().get("x-amz-request-id");
@@ -91,6 +94,7 @@ impl Record {
                 error_body: Vec::new(),
             }),
             tracer: tracer.map(Arc::clone),
+            span: span.cloned(),
         }))
     }
 
@@ -114,12 +118,15 @@ impl Record {
     }
 
     /// Writes it. `whole`: whether the answer was given to its end.
-    pub(crate) fn write(self: Box<Self>, bytes_out: u64, whole: bool) {
+    pub(crate) fn write(mut self: Box<Self>, bytes_out: u64, whole: bool) {
         if access_log::enabled() {
             self.log(bytes_out, whole);
         }
         if let Some(tracer) = &self.tracer {
             tracer.request(&self, bytes_out);
+        }
+        if let Some(span) = self.span.take() {
+            span.end(&self, bytes_out, whole);
         }
     }
 

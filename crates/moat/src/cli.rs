@@ -196,6 +196,8 @@ flags! {
         send_proxy, "send-proxy-protocol", "VERSION" => "proxy.send_proxy_protocol";
         /// Print calls: all, requests or probes [default: off]
         trace, "trace", "KIND" => "proxy.trace";
+        /// An OpenTelemetry collector that gets a span of each request over OTLP/HTTP [default: off]
+        otlp, "otlp-endpoint", "URL" => "proxy.otlp_endpoint";
         /// How they are printed: text or json [default: text]
         trace_format, "trace-format", "FORMAT" => "proxy.trace_format";
     }

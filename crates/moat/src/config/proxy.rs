@@ -5,6 +5,7 @@ use std::net::{IpAddr, SocketAddr};
 use std::path::PathBuf;
 use std::time::Duration;
 
+use moat_net::Endpoint;
 use moat_net::tls::Versions;
 use moat_proxy::config::{
     Balance, DNS_TTL, FAIL_BACK_AFTER, PassCertificate, ProxyProtocol, SLOW_START,
@@ -65,6 +66,7 @@ pub(crate) struct ProxyConfig {
     pub(crate) send_proxy_protocol: Option<ProxyProtocol>,
     pub(crate) hide_key_id: bool,
     pub(crate) trace: Trace,
+    pub(crate) otlp: Option<Otlp>,
     /// Answer Sidekick's own paths on the listeners.
     pub(crate) sidekick_paths: bool,
     /// Names for a certificate that is made at the start and forgotten at the end.
@@ -156,6 +158,15 @@ impl Trace {
     }
 }
 
+/// The collector that spans go to.
+#[derive(Debug, Clone, PartialEq)]
+pub(crate) struct Otlp {
+    pub(crate) collector: Endpoint,
+    /// Empty: those of the system.
+    pub(crate) ca: Vec<PathBuf>,
+    pub(crate) sample: f64,
+}
+
 impl ProxyConfig {
     /// Whether the proxy takes anything from the data folder: its certificate, or the store beside it.
     pub(crate) fn needs_folder(&self, data: &DataFolder) -> bool {
@@ -217,6 +228,7 @@ pub(super) fn read(reader: &mut Reader<'_>, data: &DataFolder) -> ProxyConfig {
         }),
         hide_key_id: reader.one("proxy.hide_key_id", "on", switch),
         trace: trace(reader),
+        otlp: otlp(reader),
         sidekick_paths: false,
         auto_tls: Vec::new(),
     }
@@ -386,6 +398,23 @@ fn trace(reader: &mut Reader<'_>) -> Trace {
     trace.filter.probes = probes;
     trace.form.json = json;
     trace
+}
+
+fn otlp(reader: &mut Reader<'_>) -> Option<Otlp> {
+    let collector = reader.one("proxy.otlp_endpoint", "off", |text| match text {
+        "off" => Some(None),
+        url => Endpoint::parse(url).ok().map(Some),
+    });
+    let ca = reader.list("proxy.otlp_ca", |text| Some(PathBuf::from(text)));
+    let sample = reader.one("proxy.otlp_sample", "1", |text| {
+        let share: f64 = text.parse().ok()?;
+        (0.0..=1.0).contains(&share).then_some(share)
+    });
+    Some(Otlp {
+        collector: collector?,
+        ca,
+        sample,
+    })
 }
 
 fn time(

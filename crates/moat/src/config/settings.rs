@@ -208,6 +208,17 @@ pub(crate) const SETTINGS: &[Setting] = &[
         &["MOAT_PROXY_PASS_CLIENT_CERTIFICATE"],
         "off, xfcc or client-cert",
     ),
+    one(
+        "proxy.otlp_endpoint",
+        &["MOAT_PROXY_OTLP_ENDPOINT"],
+        "http(s)://HOST:PORT of a collector, or off",
+    ),
+    list("proxy.otlp_ca", &["MOAT_PROXY_OTLP_CA"], FILE),
+    one(
+        "proxy.otlp_sample",
+        &["MOAT_PROXY_OTLP_SAMPLE"],
+        "a share from 0 to 1, such as 0.01",
+    ),
     one("proxy.tls_min", &["MOAT_PROXY_TLS_MIN"], TLS_VERSION),
     one("proxy.tls_max", &["MOAT_PROXY_TLS_MAX"], TLS_VERSION),
     one(

@@ -2,6 +2,7 @@
 
 use std::net::SocketAddr;
 use std::sync::Arc;
+use std::time::Duration;
 
 use anyhow::{Context, Result, bail};
 use bytes::Bytes;
@@ -15,6 +16,7 @@ use moat_pki::{
     PrivateKey, SubjectName, Usage,
 };
 use moat_proxy::config::SidekickPaths;
+use moat_proxy::otlp::{ExporterConfig, QUEUE_SPANS_MAX, SpanExporter};
 use moat_proxy::trace::Tracer;
 use moat_proxy::{Admin, Config as Settings, Proxy, SiteConfig, Upstream};
 use moat_types::{SystemClock, SystemRandom};
@@ -31,6 +33,9 @@ use crate::systemd::Sockets;
 /// The flags that choose other addresses.
 pub(crate) const FLAGS: &str = "--listen, --proxy-https or --proxy-http";
 const ADMIN_FLAG: &str = "--admin";
+/// How long the last spans may take to reach a collector. A service that is told to end has some
+/// seconds beyond its drain.
+const SPANS_WITHIN: Duration = Duration::from_secs(3);
 
 /// A bound proxy.
 pub(crate) struct ProxyServer {
@@ -133,7 +138,8 @@ impl ProxyServer {
             .admin
             .map(|bound| tokio::spawn(bound.serve(admin_drain.clone())));
         while serving.join_next().await.is_some() {}
-        admin_drain.start(std::time::Duration::ZERO);
+        self.handle.proxy.flush_spans(SPANS_WITHIN).await;
+        admin_drain.start(Duration::ZERO);
         if let Some(admin) = admin {
             let _ = admin.await;
         }
@@ -196,6 +202,7 @@ fn settings(config: &ProxyConfig, data: &DataFolder, store: Endpoint) -> Result<
     settings.hide_key_id_on_plain = config.hide_key_id;
     settings.sidekick_paths = config.sidekick_paths.then(SidekickPaths::default);
     settings.tracer = tracer(config).map(Arc::new);
+    settings.spans = spans(config)?.map(Arc::new);
     Ok(settings)
 }
 
@@ -210,6 +217,32 @@ fn tracer(config: &ProxyConfig) -> Option<Tracer> {
             print::in_background(),
         )
     })
+}
+
+/// A reload makes another one; the one before sends what it has and ends with the last request that
+/// began under it.
+fn spans(config: &ProxyConfig) -> Result<Option<SpanExporter>> {
+    let Some(otlp) = &config.otlp else {
+        return Ok(None);
+    };
+    let tls = otlp.collector.is_tls().then(|| {
+        ClientTls::load(ClientTlsConfig {
+            roots: Roots {
+                system: otlp.ca.is_empty(),
+                files: otlp.ca.clone(),
+                pem: Vec::new(),
+            },
+            ..ClientTlsConfig::default()
+        })
+    });
+    let settings = ExporterConfig {
+        collector: otlp.collector.clone(),
+        tls: tls.transpose()?,
+        sample: otlp.sample,
+        queue_spans_max: QUEUE_SPANS_MAX,
+    };
+    let (clock, random) = (Arc::new(SystemClock), Arc::new(SystemRandom));
+    Ok(Some(SpanExporter::start(settings, clock, random)))
 }
 
 /// Trust in the CA that was given, or our own if there is one, and for stores that were named in
