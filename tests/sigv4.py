@@ -84,11 +84,48 @@ class Connection:
         canonical = "\n".join([method, path, "&".join(pairs), *[f"{n}:{values[n]}" for n in names], "", ";".join(names), payload_hash])
         scope = f"{stamp[:8]}/{REGION}/{SERVICE}/aws4_request"
         to_sign = "\n".join(["AWS4-HMAC-SHA256", stamp, scope, hashlib.sha256(canonical.encode()).hexdigest()])
+        return f"AWS4-HMAC-SHA256 Credential={self.access_key}/{scope}, SignedHeaders={';'.join(names)}, Signature={self.signature(to_sign, stamp)}"
+
+    def signature(self, to_sign: str, stamp: str) -> str:
         key = f"AWS4{self.secret}".encode()
         for part in (stamp[:8], REGION, SERVICE, "aws4_request"):
             key = hmac.digest(key, part.encode(), "sha256")
-        signature = hmac.digest(key, to_sign.encode(), "sha256").hex()
-        return f"AWS4-HMAC-SHA256 Credential={self.access_key}/{scope}, SignedHeaders={';'.join(names)}, Signature={signature}"
+        return hmac.digest(key, to_sign.encode(), "sha256").hex()
+
+    def presigned(self, method: str, path: str, *, expires: int = 300, when: datetime.datetime | None = None, query: str = "") -> str:
+        """The query of a presigned URL, on which only the host is signed."""
+        stamp = (when or datetime.datetime.now(datetime.timezone.utc)).strftime("%Y%m%dT%H%M%SZ")
+        scope = f"{stamp[:8]}/{REGION}/{SERVICE}/aws4_request"
+        pairs = [part if "=" in part else part + "=" for part in query.split("&") if part]
+        pairs += ["X-Amz-Algorithm=AWS4-HMAC-SHA256", f"X-Amz-Credential={urllib.parse.quote(f'{self.access_key}/{scope}', safe='')}",
+                  f"X-Amz-Date={stamp}", f"X-Amz-Expires={expires}", "X-Amz-SignedHeaders=host"]  # fmt: skip
+        text = "&".join(sorted(pairs))
+        canonical = "\n".join([method, path, text, f"host:{self.host}", "", "host", "UNSIGNED-PAYLOAD"])
+        to_sign = "\n".join(["AWS4-HMAC-SHA256", stamp, scope, hashlib.sha256(canonical.encode()).hexdigest()])
+        return f"{text}&X-Amz-Signature={self.signature(to_sign, stamp)}"
+
+    def signed_chunks(self, method: str, path: str, chunks: list[bytes], headers: dict[str, str] | None = None,
+                      spoil: int | None = None) -> list[bytes]:  # fmt: skip
+        """A request whose body is signed chunk by chunk: its head, then each chunk, then the empty one that ends it.
+
+        `spoil` is the chunk in which one byte changes after it was signed.
+        """
+        now = datetime.datetime.now(datetime.timezone.utc)
+        stamp = now.strftime("%Y%m%dT%H%M%SZ")
+        scope = f"{stamp[:8]}/{REGION}/{SERVICE}/aws4_request"
+        mark = len(";chunk-signature=") + 64 + 2
+        framed = sum(len(f"{len(chunk):x}") + mark + len(chunk) + 2 for chunk in [*chunks, b""])
+        sizes = {"content-length": str(framed), "x-amz-decoded-content-length": str(sum(map(len, chunks)))}
+        head = self.head(method, path, {**sizes, **(headers or {})}, payload_hash="STREAMING-AWS4-HMAC-SHA256-PAYLOAD", when=now)
+        before = re.search(rb"Signature=([0-9a-f]{64})", head).group(1).decode()
+        sent = [head]
+        for index, chunk in enumerate([*chunks, b""]):
+            nothing = hashlib.sha256(b"").hexdigest()
+            to_sign = "\n".join(["AWS4-HMAC-SHA256-PAYLOAD", stamp, scope, before, nothing, hashlib.sha256(chunk).hexdigest()])
+            before = self.signature(to_sign, stamp)
+            data = bytes([chunk[0] ^ 1]) + chunk[1:] if index == spoil else chunk
+            sent.append(f"{len(chunk):x};chunk-signature={before}\r\n".encode() + data + b"\r\n")
+        return sent
 
     def send(self, data: bytes) -> None:
         self.socket.sendall(data)

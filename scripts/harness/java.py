@@ -5,7 +5,6 @@ from __future__ import annotations
 import os
 import subprocess
 import sys
-from dataclasses import astuple, dataclass
 from pathlib import Path
 
 SCRIPTS = Path(__file__).resolve().parents[1]
@@ -14,30 +13,11 @@ sys.path.insert(0, str(SCRIPTS))
 
 import tools  # noqa: E402
 
+from .course import COURSE_SECONDS_MAX, Target, run_course  # noqa: E402
+
 VERSIONS = ("v1", "v2")
-# A course is some 60 requests; a hung one must not hang the suite.
-COURSE_SECONDS_MAX = 60
 # Uploads in parts run on the common pool, which has as many threads as the machine has cores: too few to meet each other.
 OPTIONS = ("-Xmx256m", "-XX:+UseSerialGC", "-XX:TieredStopAtLevel=1", "-Djava.util.concurrent.ForkJoinPool.common.parallelism=4")
-
-
-@dataclass(frozen=True)
-class Target:
-    """One place to run the course at; tests/clients/java/common/Target.java says what the words mean."""
-
-    name: str
-    endpoint: str
-    bucket: str
-    prefix: str
-    algorithm: str | None
-    key: str | None
-    seen_algorithm: str | None
-    seen_key: str | None
-    head_tells_key: bool
-
-    def line(self) -> str:
-        words = ("-" if word is None else {True: "yes", False: "no"}.get(word, word) for word in astuple(self))
-        return "\t".join(words)
 
 
 class JavaClient:
@@ -66,12 +46,7 @@ class JavaClient:
         options = [*OPTIONS, *(trust_options(trust) if trust else ())]
         argv = ["java", *options, "-cp", f"{self.classes}:{self.class_path()}", f"Client{self.version.upper()}"]
         env = {"PATH": os.environ["PATH"], "HOME": str(self.work), "AWS_ACCESS_KEY_ID": access_key, "AWS_SECRET_ACCESS_KEY": secret_key}
-        lines = "".join(f"{target.line()}\n" for target in targets)
-        done = subprocess.run(argv, input=lines, env=env, capture_output=True, text=True, timeout=COURSE_SECONDS_MAX * len(targets))
-        (self.work / f"java-{self.version}.log").write_text(done.stdout + done.stderr)
-        said = dict(line.split("\t", 1) for line in done.stdout.splitlines() if "\t" in line)
-        assert said.keys() == {target.name for target in targets}, f"exit {done.returncode}:\n{done.stdout}\n{done.stderr[-4000:]}"
-        return said
+        return run_course(argv, targets, env)
 
 
 def trust_options(truststore: Path) -> tuple[str, ...]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import base64
 import os
 import shutil
 import subprocess
@@ -19,6 +20,9 @@ import tools  # noqa: E402
 USER, PASSWORD = "minio-root", "minio-root-secret"
 # MinIO formats its drives and asks its key manager on the way; on a busy machine that is seconds.
 START_SECONDS_MAX = 90.0
+# The one key of a MinIO that has it from its environment, and the variable that says so.
+KEY = "minio-key"
+KEY_ENVIRONMENT = {"MINIO_KMS_SECRET_KEY": f"{KEY}:{base64.b64encode(bytes(range(32))).decode()}"}
 # An erasure set, so that there is something to heal.
 DRIVES = 4
 

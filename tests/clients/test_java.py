@@ -5,14 +5,13 @@ Each runs its course straight at the store, through the proxy's listeners, and a
 
 from __future__ import annotations
 
-import base64
-
 import pytest
-from harness.java import VERSIONS, JavaClient, Target
-from harness.minio import PASSWORD, USER, Minio
+from harness.course import Target
+from harness.java import VERSIONS, JavaClient
+from harness.minio import KEY as MINIO_KEY
+from harness.minio import KEY_ENVIRONMENT, PASSWORD, USER, Minio
 from harness.proxy import Certificates, Proxy
 
-MINIO_KEY = "minio-key"
 # Where, and what the client asks for there: nothing, so that the bucket's rule decides, or an algorithm, with a key or without.
 AT_MOAT = ("store rule", "store sse-s3", "store sse-kms", "https rule", "http rule", "http sse-kms")
 AT_MINIO = ("minio rule", "minio sse-kms", "https nothing", "https sse-kms", "http rule", "http sse-s3", "http sse-kms")
@@ -52,7 +51,7 @@ def test_at_the_store_and_through_its_proxy(java, stack):
 def minio(work, tools) -> Minio:
     """A MinIO with one key, and a bucket whose rule names it."""
     tools.ensure("minio", "mc")
-    server = Minio(work / "minio", {"MINIO_KMS_SECRET_KEY": f"{MINIO_KEY}:{base64.b64encode(bytes(range(32))).decode()}"}).start()
+    server = Minio(work / "minio", KEY_ENVIRONMENT).start()
     client = server.client()
     for bucket in ("ruled", "plain"):
         client.create_bucket(Bucket=bucket)
