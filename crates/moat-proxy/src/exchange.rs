@@ -130,7 +130,7 @@ impl<'a> Attempts<'a> {
                     tracing::debug!(endpoint = %flight.backend.upstream.endpoint, %error, "no answer");
                     flight.site.failed(&flight.backend, error);
                     (
-                        self.may_try_again(&head.method, error, flight.backend.id),
+                        self.may_try_again(head, error, flight.backend.id),
                         refusal_of(error),
                     )
                 }
@@ -204,7 +204,8 @@ impl<'a> Attempts<'a> {
     }
 
     /// Whether the request may be sent once more after `error`, given that none may act on it twice.
-    fn may_try_again(&mut self, method: &Method, error: &ClientError, failed: u64) -> bool {
+    fn may_try_again(&mut self, head: &Parts, error: &ClientError, failed: u64) -> bool {
+        let method = &head.method;
         if error.kind() == ClientErrorKind::Request {
             return false;
         }
@@ -230,12 +231,13 @@ impl<'a> Attempts<'a> {
                 }
                 true
             }
-            // For other requests, a kept connection that ends without an answer is nearly always the
-            // upstream's idle timeout: worth one more try, not two.
+            // A kept connection that ends without an answer was closed for idleness, or by a server that
+            // ends; the next one may be, too. A new one that ends so is no habit of servers: once.
             (ClientErrorKind::Closed, None) => {
-                error.reused()
-                    && method.is_idempotent()
-                    && !std::mem::replace(&mut self.replayed, true)
+                method.is_idempotent()
+                    && (error.reused()
+                        || !(headers::is_conditional(&head.headers)
+                            || std::mem::replace(&mut self.replayed, true)))
             }
             _ => false,
         };

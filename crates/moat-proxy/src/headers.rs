@@ -6,8 +6,8 @@
 use std::net::{IpAddr, SocketAddr};
 
 use http::header::{
-    CONNECTION, CONTENT_LENGTH, FORWARDED, HOST, HeaderName, PROXY_AUTHENTICATE,
-    PROXY_AUTHORIZATION, TE, TRANSFER_ENCODING, UPGRADE,
+    CONNECTION, CONTENT_LENGTH, FORWARDED, HOST, HeaderName, IF_MATCH, IF_NONE_MATCH,
+    PROXY_AUTHENTICATE, PROXY_AUTHORIZATION, TE, TRANSFER_ENCODING, UPGRADE,
 };
 use http::{HeaderMap, HeaderValue, Uri};
 use moat_net::Peer;
@@ -156,6 +156,11 @@ pub(crate) fn client_of(headers: &HeaderMap, peer: &Peer) -> IpAddr {
         .get(REAL_IP)
         .and_then(|value| value.to_str().ok()?.parse().ok());
     found.unwrap_or_else(|| peer.addr.ip().to_canonical())
+}
+
+/// Whether a write depends on what is there: done twice, the second one would fail by the first.
+pub(crate) fn is_conditional(headers: &HeaderMap) -> bool {
+    headers.contains_key(IF_MATCH) || headers.contains_key(IF_NONE_MATCH)
 }
 
 /// Names and values, as a measure of a head's size.

@@ -229,6 +229,25 @@ async fn reads_that_met_a_dying_upstream_are_answered_by_another() {
 }
 
 #[tokio::test]
+async fn a_delete_may_be_sent_twice_but_not_if_the_second_would_fail_by_the_first() {
+    let (bad, _heads) = raw_upstream(async |_: TcpStream| {}).await;
+    let good = Server::upstream(None, |_| async { Response::new(Body::full("fine")) });
+    let mut config = config(&[bad, good.url("http")]);
+    // The bad one is met first, as long as it is not set aside.
+    config.sites[0].upstreams[0].weight = 256;
+    let front = Front::start(config, None);
+    front.until_up(&[true, true]).await;
+    for (condition, status) in [(None, 200), (Some("if-match"), 502)] {
+        let mut request = request("DELETE", "/b/k", Body::empty());
+        if let Some(name) = condition {
+            request.headers_mut().insert(name, "\"e\"".parse().unwrap());
+        }
+        let response = soon(client(None).send(&front.plain_endpoint(), request)).await;
+        assert_eq!(response.unwrap().status(), status, "{condition:?}");
+    }
+}
+
+#[tokio::test]
 async fn kept_connections_that_the_upstream_closed_cost_nobody_an_error() {
     // Says keep-alive and closes after each answer, once as the proxy can see and once as it can't.
     let (url, mut heads) = raw_upstream(async |mut stream: TcpStream| {
@@ -326,9 +345,15 @@ async fn a_rolling_restart_of_the_upstreams_is_not_noticed() {
                 let mut answered = 0;
                 while !stop.load(Relaxed) {
                     let path = format!("/b/{answered}");
-                    let response = client.send(&endpoint, get(&path)).await.unwrap();
-                    assert_eq!(response.status(), 200);
-                    assert_eq!(text(response).await, path.repeat(100));
+                    // All that may be repeated; a CopyObject is a PUT without a body.
+                    let method = ["GET", "DELETE", "HEAD", "PUT"][answered % 4];
+                    let request = request(method, &path, Body::empty());
+                    let response = client.send(&endpoint, request).await.unwrap();
+                    assert_eq!(response.status(), 200, "{method}");
+                    let said = text(response).await;
+                    if method != "HEAD" {
+                        assert_eq!(said, path.repeat(100));
+                    }
                     answered += 1;
                 }
                 answered

@@ -72,6 +72,13 @@ impl Pki {
         }
     }
 
+    /// Puts certificate and key in the place of others.
+    pub fn copy_to(&self, certificate: &std::path::Path, key: &std::path::Path) {
+        for (from, to) in [("crt", certificate), ("key", key)] {
+            std::fs::copy(self.dir.path().join(from), to).unwrap();
+        }
+    }
+
     pub fn server(&self) -> ServerTls {
         let file = |name| self.dir.path().join(name);
         ServerTls::load(file("crt"), file("key"), ClientAuth::None).unwrap()
