@@ -8,6 +8,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use moat_net::Endpoint;
+use moat_net::client::Dialer;
 use moat_net::tls::ClientTls;
 use moat_types::{Random, SystemRandom};
 
@@ -287,6 +288,8 @@ pub struct Config {
     pub dns_ttl: Duration,
     /// How names of endpoints are looked up.
     pub lookup: Lookup,
+    /// Opens connections in the place of TCP. `None` but in simulations.
+    pub dialer: Option<Dialer>,
     /// For name lookup, TCP and TLS of one attempt.
     pub connect_timeout: Duration,
     /// How long a body may stand still, either way.
@@ -334,6 +337,7 @@ impl Config {
             fail_back_after: FAIL_BACK_AFTER,
             dns_ttl: DNS_TTL,
             lookup: system_lookup(),
+            dialer: None,
             connect_timeout: moat_net::client::CONNECT_TIMEOUT,
             body_idle_timeout: BODY_IDLE_TIMEOUT,
             read_timeout: READ_TIMEOUT,

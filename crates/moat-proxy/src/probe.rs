@@ -61,10 +61,12 @@ async fn wait(site: &Site, backend: &Backend) {
         config.interval_down
     };
     tokio::select! {
-        () = pause(base), if !(up && config.optimistic) => {}
+        // Not by chance, so that a simulation can be run again.
+        biased;
         // The wait for a healthy endpoint no longer fits. Some wait must be, or an endpoint that answers
         // probes but no requests would come and go.
         () = backend.ejected.notified() => pause(backend.quarantine(config)).await,
+        () = pause(base), if !(up && config.optimistic) => {}
     }
 }
 

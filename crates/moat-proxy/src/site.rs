@@ -66,6 +66,7 @@ impl Site {
         let client = ClientConfig {
             tls: site.tls.clone(),
             connect_timeout: config.connect_timeout,
+            dialer: config.dialer.clone(),
             ..ClientConfig::default()
         };
         let probe_client = ClientConfig {

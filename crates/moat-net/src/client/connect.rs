@@ -1,7 +1,10 @@
 //! Name lookup, TCP, TLS.
 
+use std::future::Future;
 use std::io;
 use std::net::SocketAddr;
+use std::pin::Pin;
+use std::sync::Arc;
 use std::time::Duration;
 
 use hyper::client::conn::http1;
@@ -30,36 +33,30 @@ const PROBE_EVERY: Duration = Duration::from_secs(5);
 const PROBES_MAX: u32 = 3;
 
 /// A stream to an upstream.
-pub(super) trait Stream:
-    tokio::io::AsyncRead + tokio::io::AsyncWrite + Unpin + Send
-{
-}
+pub trait Stream: tokio::io::AsyncRead + tokio::io::AsyncWrite + Unpin + Send {}
 impl<T: tokio::io::AsyncRead + tokio::io::AsyncWrite + Unpin + Send> Stream for T {}
+
+/// Opens connections in the place of the network.
+pub type Dialer = Arc<dyn Fn(Endpoint) -> Dialled + Send + Sync>;
+/// What [`Dialer`] gives.
+pub type Dialled = Pin<Box<dyn Future<Output = io::Result<Box<dyn Stream>>> + Send>>;
 
 /// `preface` is sent before all else, TLS included.
 pub(super) async fn connect(
     endpoint: &Endpoint,
     tls: Option<&ClientTls>,
     preface: Option<&[u8]>,
+    dialer: Option<&Dialer>,
 ) -> Result<Box<Wire>, ClientError> {
-    let no_connection = |error| ClientError::new(ClientErrorKind::Connect, error);
-    let mut tcp = dial(endpoint).await.map_err(no_connection)?;
-    if let Some(preface) = preface {
-        tcp.write_all(preface).await.map_err(no_connection)?;
-    }
-    let stream: Box<dyn Stream> = if endpoint.is_tls() {
-        let Some(tls) = tls else {
-            let message = "the client has no tls settings";
-            return Err(ClientError::new(ClientErrorKind::Tls, message));
-        };
-        let connector = TlsConnector::from(tls.current());
-        let stream = connector
-            .connect(endpoint.server_name().clone(), TlsReader::new(tcp))
-            .await
-            .map_err(|error| ClientError::new(handshake_kind(&error), error))?;
-        Box::new(stream)
-    } else {
-        Box::new(tcp)
+    let stream = match dialer {
+        None => {
+            let tcp = dial(endpoint).await.map_err(no_connection)?;
+            secure(tcp, endpoint, tls, preface).await?
+        }
+        Some(dialer) => {
+            let stream = dialer(endpoint.clone()).await.map_err(no_connection)?;
+            secure(stream, endpoint, tls, preface).await?
+        }
     };
     let (sender, connection) = http1::Builder::new()
         .max_headers(HEADERS_MAX)
@@ -68,6 +65,35 @@ pub(super) async fn connect(
         .await
         .map_err(|error| ClientError::new(ClientErrorKind::Connect, error))?;
     Ok(Box::new(Wire::new(sender, connection)))
+}
+
+/// Sends the preface, and shakes hands if the endpoint speaks TLS.
+async fn secure<S: Stream + 'static>(
+    mut stream: S,
+    endpoint: &Endpoint,
+    tls: Option<&ClientTls>,
+    preface: Option<&[u8]>,
+) -> Result<Box<dyn Stream>, ClientError> {
+    if let Some(preface) = preface {
+        stream.write_all(preface).await.map_err(no_connection)?;
+    }
+    if !endpoint.is_tls() {
+        return Ok(Box::new(stream));
+    }
+    let Some(tls) = tls else {
+        let message = "the client has no tls settings";
+        return Err(ClientError::new(ClientErrorKind::Tls, message));
+    };
+    let connector = TlsConnector::from(tls.current());
+    let stream = connector
+        .connect(endpoint.server_name().clone(), TlsReader::new(stream))
+        .await
+        .map_err(|error| ClientError::new(handshake_kind(&error), error))?;
+    Ok(Box::new(stream))
+}
+
+fn no_connection(error: io::Error) -> ClientError {
+    ClientError::new(ClientErrorKind::Connect, error)
 }
 
 /// A handshake may fail because the peers disagree or because the connection is cut.

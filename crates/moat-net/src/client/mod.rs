@@ -20,6 +20,7 @@ use bytes::Bytes;
 use http::header::HOST;
 use http::{HeaderValue, Request, Response, Uri, Version};
 
+pub use connect::{Dialer, Dialled, Stream};
 pub use endpoint::Endpoint;
 pub use error::{ClientError, ClientErrorKind};
 
@@ -43,7 +44,7 @@ pub const IDLE_MAX: usize = 1024;
 pub struct Preface(pub Bytes);
 
 /// How a client connects.
-#[derive(Clone, Debug)]
+#[derive(Clone)]
 pub struct ClientConfig {
     /// Trust and identity for https endpoints; without it they are refused.
     pub tls: Option<ClientTls>,
@@ -55,6 +56,20 @@ pub struct ClientConfig {
     pub idle_timeout: Duration,
     /// How many unused connections are kept per endpoint.
     pub idle_max: usize,
+    /// Opens connections in the place of TCP. `None` but in simulations.
+    pub dialer: Option<Dialer>,
+}
+
+impl std::fmt::Debug for ClientConfig {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("ClientConfig")
+            .field("tls", &self.tls)
+            .field("connect_timeout", &self.connect_timeout)
+            .field("response_timeout", &self.response_timeout)
+            .field("idle_timeout", &self.idle_timeout)
+            .field("idle_max", &self.idle_max)
+            .finish_non_exhaustive()
+    }
 }
 
 impl Default for ClientConfig {
@@ -65,6 +80,7 @@ impl Default for ClientConfig {
             response_timeout: None,
             idle_timeout: IDLE_TIMEOUT,
             idle_max: IDLE_MAX,
+            dialer: None,
         }
     }
 }
@@ -174,7 +190,8 @@ impl HttpClient {
     ) -> Result<Box<Wire>, ClientError> {
         let config = &self.0.config;
         let bytes = preface.map(|preface| &*preface.0);
-        let connecting = connect::connect(endpoint, config.tls.as_ref(), bytes);
+        let connecting =
+            connect::connect(endpoint, config.tls.as_ref(), bytes, config.dialer.as_ref());
         let mut wire = tokio::time::timeout(config.connect_timeout, connecting)
             .await
             .unwrap_or_else(|elapsed| {
