@@ -102,6 +102,12 @@ class Proxy:
         except OSError:
             return False
 
+    def requests_sent(self) -> int:
+        """Requests that it has sent to its stores since it started."""
+        with urllib.request.urlopen(f"{self.admin}/metrics", timeout=5) as answer:
+            samples = [line.rsplit(" ", 1) for line in answer.read().decode().splitlines() if line.startswith("moat_proxy_requests_total")]
+        return int(sum(float(value) for _name, value in samples))
+
     def stop(self) -> int:
         """Drains it; the exit code."""
         process, self.process = self.process, None

@@ -186,8 +186,8 @@ class Stack:
         S3SigV4Auth(Credentials(*self.root_credentials()), "s3", REGION).add_auth(request)
         return self.fetch(url, headers=dict(request.headers.items())).read()
 
-    def client(self, url: str | None = None, **config):
-        """A boto3 client of the root user."""
+    def client(self, url: str | None = None, ca: Path | None = None, **config):
+        """A boto3 client of the root user; elsewhere than at our own servers, another CA is to be trusted."""
         import boto3
         import botocore.config
 
@@ -196,7 +196,7 @@ class Stack:
         settings = {"signature_version": "s3v4", "s3": {"addressing_style": "path"}, "retries": {"max_attempts": 1, "mode": "standard"}, "read_timeout": 60, **config}
         return boto3.client(
             "s3", endpoint_url=url or self.store, aws_access_key_id=access_key, aws_secret_access_key=secret_key,
-            region_name=REGION, verify=str(self.ca), config=botocore.config.Config(**settings),
+            region_name=REGION, verify=str(ca or self.ca), config=botocore.config.Config(**settings),
         )  # fmt: skip
 
     def moat(self, *command: str, check: bool = True, env: dict[str, str] | None = None) -> subprocess.CompletedProcess:
