@@ -2,9 +2,10 @@
 //! with leases; tests implement it in memory.
 
 use std::sync::Arc;
+use std::time::Duration;
 
 use futures_util::future::BoxFuture;
-use moat_types::{BucketName, EnclaveName, EpochId, KeyName, KeyVersion};
+use moat_types::{BucketName, EnclaveName, EpochId, KeyName, KeyVersion, LakeId};
 
 use crate::EpochKey;
 
@@ -37,6 +38,30 @@ pub struct RewrappedEpoch {
     pub version: KeyVersion,
     /// Its wrapped form, to take the place of the old one; the same if that was up to date.
     pub wrapped: Vec<u8>,
+}
+
+/// What one KMS key guards in a lake.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Holding {
+    /// The key.
+    pub key: KeyName,
+    /// Buckets that have an object under it.
+    pub buckets: u64,
+    /// Objects under it.
+    pub objects: u64,
+    /// The bytes of those objects, as their owners see them.
+    pub bytes: u64,
+}
+
+/// What all KMS keys guard in a lake: what is not named guards nothing there.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Census {
+    /// The lake.
+    pub lake: LakeId,
+    /// How long ago the count was finished.
+    pub age: Duration,
+    /// Key by key.
+    pub holdings: Vec<Holding>,
 }
 
 /// Why an epoch key could not be had.
@@ -103,4 +128,8 @@ pub trait KeyRing: Send + Sync + 'static {
 
     /// Says whether the key exists and may be used, without leasing anything.
     fn check(&self, key: KeyName) -> BoxFuture<'_, Result<(), KeyRingError>>;
+
+    /// Tells the key manager what its keys guard, so that it can say so before one is taken away.
+    /// Nothing depends on it: a report that fails is made again with the next count.
+    fn report(&self, census: Census) -> BoxFuture<'_, Result<(), KeyRingError>>;
 }

@@ -17,7 +17,7 @@ pub use blob::{
 };
 pub use dek::{AttributesKey, Dek, WRAPPED_DEK_BYTES, WrappedDek};
 pub use epoch::EpochKey;
-pub use keyring::{EpochScope, KeyRing, KeyRingError, NewEpoch, RewrappedEpoch};
+pub use keyring::{Census, EpochScope, Holding, KeyRing, KeyRingError, NewEpoch, RewrappedEpoch};
 pub use place::{Place, Wrapping};
 
 /// What can go wrong when something is opened.

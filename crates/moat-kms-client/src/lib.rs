@@ -10,6 +10,7 @@ mod error;
 mod identity;
 mod problem;
 mod ring;
+mod source;
 mod transport;
 pub mod wire;
 

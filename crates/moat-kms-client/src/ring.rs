@@ -14,15 +14,14 @@ use std::time::Duration;
 
 use futures_util::FutureExt;
 use futures_util::future::{BoxFuture, Shared};
-use moat_crypto::{EpochKey, EpochScope, KeyRing, KeyRingError, NewEpoch, RewrappedEpoch};
+use moat_crypto::{Census, EpochKey, EpochScope, KeyRing, KeyRingError, NewEpoch, RewrappedEpoch};
 use moat_types::{BucketName, EnclaveName, EpochId, KeyName, KeyVersion, Random};
 use tokio::sync::Notify;
 use tokio::task::JoinHandle;
 use tokio::time::Instant;
 
 use crate::client::Client;
-use crate::error::Error;
-use crate::wire;
+use crate::source::RemoteSource;
 
 /// What part of a lease has passed when it is renewed: late enough to ask rarely, early enough
 /// that a restart of the key manager fits between here and the end.
@@ -66,6 +65,7 @@ pub(crate) trait LeaseSource: Send + Sync + 'static {
         wrapped: &'a [u8],
     ) -> BoxFuture<'a, Result<RewrappedEpoch, KeyRingError>>;
     fn check<'a>(&'a self, key: &'a KeyName) -> BoxFuture<'a, Result<(), KeyRingError>>;
+    fn report(&self, census: Census) -> BoxFuture<'_, Result<(), KeyRingError>>;
 }
 
 /// A [`KeyRing`] over a key manager. Dropping it drops all leases.
@@ -85,10 +85,7 @@ impl RemoteKeyRing {
         strict: HashSet<BucketName>,
         random: Arc<dyn Random>,
     ) -> Self {
-        let source = RemoteSource {
-            client,
-            enclave: enclave.clone(),
-        };
+        let source = RemoteSource::new(client, enclave.clone());
         Self::over(Arc::new(source), enclave, strict, random)
     }
 
@@ -198,6 +195,14 @@ impl KeyRing for RemoteKeyRing {
             if let Err(e) = &result {
                 self.inner.forget_key(&key, e);
             }
+            result
+        })
+    }
+
+    fn report(&self, census: Census) -> BoxFuture<'_, Result<(), KeyRingError>> {
+        Box::pin(async move {
+            let result = self.inner.source.report(census).await;
+            count_call("report", result.as_ref().err());
             result
         })
     }
@@ -484,89 +489,6 @@ async fn renew_for_ever(ring: Weak<Inner>) {
             Some(_) = renewals.join_next() => {}
         }
     }
-}
-
-/// The native API as a source of leases.
-struct RemoteSource {
-    client: Arc<Client>,
-    enclave: EnclaveName,
-}
-
-impl LeaseSource for RemoteSource {
-    fn generate<'a>(
-        &'a self,
-        scope: &'a EpochScope,
-    ) -> BoxFuture<'a, Result<Leased, KeyRingError>> {
-        let answer =
-            self.client
-                .generate_epoch(&self.enclave, &scope.key, &scope.bucket, scope.epoch);
-        answer.map(|answer| read_lease(answer, scope)).boxed()
-    }
-
-    fn open<'a>(
-        &'a self,
-        scope: &'a EpochScope,
-        wrapped: &'a [u8],
-    ) -> BoxFuture<'a, Result<Leased, KeyRingError>> {
-        let EpochScope { bucket, key, epoch } = scope;
-        let answer = self
-            .client
-            .open_epoch(&self.enclave, key, bucket, *epoch, wrapped);
-        answer.map(|answer| read_lease(answer, scope)).boxed()
-    }
-
-    fn rewrap<'a>(
-        &'a self,
-        scope: &'a EpochScope,
-        wrapped: &'a [u8],
-    ) -> BoxFuture<'a, Result<RewrappedEpoch, KeyRingError>> {
-        let EpochScope { bucket, key, epoch } = scope;
-        let answer = async move {
-            let answer = self
-                .client
-                .rewrap_epoch(&self.enclave, key, bucket, *epoch, wrapped)
-                .await
-                .map_err(|e| e.into_key_ring_error(key))?;
-            let version =
-                KeyVersion::new(answer.version).ok_or_else(|| KeyRingError::Unavailable {
-                    reason: "the key manager answered an epoch key with no version".into(),
-                })?;
-            Ok(RewrappedEpoch {
-                version,
-                wrapped: answer.wrapped.0,
-            })
-        };
-        answer.boxed()
-    }
-
-    fn check<'a>(&'a self, key: &'a KeyName) -> BoxFuture<'a, Result<(), KeyRingError>> {
-        let answer = async move {
-            let info = self.client.key(&self.enclave, key).await;
-            let info = info.map_err(|e| e.into_key_ring_error(key))?;
-            if info.enabled {
-                Ok(())
-            } else {
-                Err(KeyRingError::Disabled { key: key.clone() })
-            }
-        };
-        answer.boxed()
-    }
-}
-
-fn read_lease(
-    answer: Result<wire::EpochLease, Error>,
-    scope: &EpochScope,
-) -> Result<Leased, KeyRingError> {
-    let answer = answer.map_err(|e| e.into_key_ring_error(&scope.key))?;
-    let odd = |what: &str| KeyRingError::Unavailable {
-        reason: format!("the key manager answered an epoch key with {what}"),
-    };
-    Ok(Leased {
-        key: Arc::new(EpochKey::new(answer.key.0).ok_or_else(|| odd("an odd length"))?),
-        version: KeyVersion::new(answer.version).ok_or_else(|| odd("no version"))?,
-        wrapped: answer.wrapped.map(|wrapped| wrapped.0).unwrap_or_default(),
-        ttl: Duration::from_millis(answer.lease_ttl_ms),
-    })
 }
 
 #[cfg(test)]

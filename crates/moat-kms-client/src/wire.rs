@@ -226,6 +226,51 @@ pub struct KeyInfo {
     /// When it does so next (RFC 3339).
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub next_rotation_at: Option<String>,
+    /// What it guards, as stores reported it; only where one key is asked for. Left out if no store
+    /// did.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub guards: Vec<Guarded>,
+}
+
+/// What a key guards in one lake.
+#[derive(Clone, PartialEq, Eq, Debug, Serialize, Deserialize)]
+pub struct Guarded {
+    /// The lake: 32 hex digits, drawn when its store was first started.
+    pub lake: String,
+    /// Buckets that have an object under the key.
+    pub buckets: u64,
+    /// Objects under it.
+    pub objects: u64,
+    /// The bytes of those objects, before encryption.
+    pub bytes: u64,
+    /// When they were counted (RFC 3339).
+    pub counted_at: String,
+    /// The store that counted.
+    pub counted_by: Identity,
+}
+
+/// What all keys guard in one lake. A key that is not named guards nothing there.
+#[derive(Clone, PartialEq, Eq, Debug, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct LakeReport {
+    /// How long ago the count was finished.
+    pub age_ms: u64,
+    /// Key by key.
+    pub holdings: Vec<Holding>,
+}
+
+/// What one key guards in a lake.
+#[derive(Clone, PartialEq, Eq, Debug, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Holding {
+    /// The key.
+    pub key: String,
+    /// Buckets that have an object under it.
+    pub buckets: u64,
+    /// Objects under it.
+    pub objects: u64,
+    /// The bytes of those objects, before encryption.
+    pub bytes: u64,
 }
 
 /// One version of a key.

@@ -27,10 +27,11 @@ pub use crate::core::{
     BATCH_ITEMS_MAX, CONTEXT_BYTES_MAX, Caller, Core, CoreConfig, DATA_KEY_BYTES,
     DATA_KEY_BYTES_MAX, DELETION_GRACE, DELETION_GRACE_MAX, DUE_INTERVAL, DataKey, Decider,
     Decision, Decrypt, Decrypted, EnclaveInfo, Encrypt, Encrypted, EpochGrant, ExportedVersion,
-    Generate, HsmInfo, HsmRotation, HsmSource, HsmStatus, IMPORTED_VERSIONS_MAX, IdentityInfo,
-    Import, KEY_VERSIONS_MAX, KeyInfo, KeyVersionInfo, ListQuery, Mac, MacCode, NewKey, NodeConfig,
-    OpenedEpoch, PLAINTEXT_BYTES_MAX, Page, PendingDeletion, PolicyInfo, ROTATION_MAX,
-    ROTATION_MIN, RateLimit, RewrappedEpoch, SERVICE_ACCOUNTS_MAX, TAG_BYTES_MAX, TAGS_MAX, Tags,
+    Generate, Guarded, HsmInfo, HsmRotation, HsmSource, HsmStatus, IMPORTED_VERSIONS_MAX,
+    IdentityInfo, Import, KEY_VERSIONS_MAX, KeyInfo, KeyVersionInfo, ListQuery, Mac, MacCode,
+    NewKey, NodeConfig, OpenedEpoch, PLAINTEXT_BYTES_MAX, Page, PendingDeletion, PolicyInfo,
+    ROTATION_MAX, ROTATION_MIN, RateLimit, RewrappedEpoch, SERVICE_ACCOUNTS_MAX, TAG_BYTES_MAX,
+    TAGS_MAX, Tags,
 };
 pub use backup::{BACKUP_BYTES_MAX, BackupError, BackupInfo, restore};
 pub use envelope::{OVERHEAD_BYTES, ciphertext_version};

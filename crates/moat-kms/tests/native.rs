@@ -347,7 +347,8 @@ async fn no_operation_tells_an_identity_anything_about_another_enclave() {
         .unwrap();
     root.identity(Some(&lake), victim).await.unwrap();
     root.policy(Some(&lake), &key("p")).await.unwrap();
-    assert_eq!(root.key(&lake, &key("k")).await.unwrap().version, 1);
+    let untouched = root.key(&lake, &key("k")).await.unwrap();
+    assert_eq!((untouched.version, untouched.guards), (1, Vec::new()));
 }
 
 const ROOTLESS: Identity = Identity::from_spki_sha256([9; 32]);
@@ -360,6 +361,7 @@ fn place(path: &str, enclave: &str, identity: Identity) -> String {
         .replace("{version}", "1")
         .replace("{identity}", &identity.to_string())
         .replace("{policy}", p)
+        .replace("{lake}", &"07".repeat(16))
 }
 
 /// The code of the problem; for a batch, that of its one item.
@@ -397,6 +399,9 @@ fn body(operation: &Value, identity: Identity) -> String {
         "MacBatch" => json!({"items": [{"key": "k", "message": bytes}]}),
         "GenerateEpoch" => json!({"bucket": "sales", "epoch": epoch}),
         "OpenEpoch" => json!({"bucket": "sales", "epoch": epoch, "wrapped": bytes}),
+        "LakeReport" => {
+            json!({"age_ms": 0, "holdings": [{"key": "k", "buckets": 1, "objects": 1, "bytes": 1}]})
+        }
         "CreateIdentity" => json!({"identity": identity}),
         "AssignPolicy" => json!({"policy": "p"}),
         "CheckPolicy" => json!({"command": "KEY:LIST", "name": "k"}),

@@ -5,6 +5,7 @@
 
 mod batch;
 mod buckets;
+mod census;
 mod collector;
 mod copy;
 mod envelope;

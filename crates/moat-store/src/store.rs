@@ -62,8 +62,8 @@ pub struct Store<M, B> {
 }
 
 impl<M: MetaStore, B: BlobStore> Store<M, B> {
-    /// Opens the store and starts its collector on the current runtime. The collector ends when
-    /// the store is dropped.
+    /// Opens the store and starts its collector and its census on the current runtime. They end
+    /// when the store is dropped.
     pub async fn open(
         parts: Parts<M, B>,
         settings: Settings,
@@ -90,6 +90,7 @@ impl<M: MetaStore, B: BlobStore> Store<M, B> {
             pins: Pins::default(),
         });
         tokio::spawn(Arc::clone(&store).collect(left));
+        tokio::spawn(crate::census::count_for_ever(Arc::downgrade(&store)));
         Ok(store)
     }
 

@@ -64,6 +64,10 @@ id! {
     UploadId
 }
 id! {
+    /// The metadata of one data lake, whichever and however many stores serve it.
+    LakeId
+}
+id! {
     /// One write of an object. Unique even where S3 shows the version as `null`.
     VersionId
 }

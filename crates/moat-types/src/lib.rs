@@ -9,7 +9,7 @@ mod name;
 mod secret;
 mod world;
 
-pub use id::{BlobId, EpochId, UploadId, VersionId};
+pub use id::{BlobId, EpochId, LakeId, UploadId, VersionId};
 pub use name::{BucketName, EnclaveName, KeyName, KeyVersion, NameError, ObjectKey, PartNumber};
 pub use secret::{SecretBytes, SecretString};
 pub use world::{Clock, Random, SystemClock, SystemRandom, UnixMillis};

@@ -8,7 +8,8 @@ use moat_pki::KeyAlgorithm;
 
 pub(crate) use crate::cli_kms::{
     KmsAuditCommand, KmsDatakeyArgs, KmsDecryptArgs, KmsEncryptArgs, KmsIdentityCommand,
-    KmsKeyCommand, KmsMacArgs,
+    KmsKeyCommand, KmsKeyCreateArgs, KmsKeyDeleteArgs, KmsKeyImportArgs, KmsKeyRotateArgs,
+    KmsMacArgs,
 };
 use crate::config::raw::FlagValue;
 use crate::kms_backup::{KmsBackupArgs, KmsRestoreArgs};

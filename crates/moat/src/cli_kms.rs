@@ -9,46 +9,9 @@ use crate::cli::KmsClientArgs;
 #[derive(Debug, Subcommand)]
 pub(crate) enum KmsKeyCommand {
     /// Make a key
-    Create {
-        /// Its name
-        name: String,
-        /// What it is for: AES256, ChaCha20 or HMAC-SHA256
-        #[arg(long, value_name = "NAME")]
-        algorithm: Option<String>,
-        /// Let its material be exported by those who may; can't be decided later
-        #[arg(long)]
-        exportable: bool,
-        /// Give it a new version by itself each time this long has passed, such as 30d
-        #[arg(long, value_name = "TIME")]
-        rotate_every: Option<String>,
-        #[command(flatten)]
-        client: KmsClientArgs,
-    },
+    Create(KmsKeyCreateArgs),
     /// Take in a key from elsewhere; what it encrypted there can be decrypted here
-    Import {
-        /// Its name [default: the one that the source tells]
-        name: Option<String>,
-        /// File with the 32 bytes in base64
-        #[arg(long, value_name = "FILE", group = "source")]
-        material_file: Option<PathBuf>,
-        /// File of a KES key store; its name is the key's
-        #[arg(long, value_name = "FILE", group = "source")]
-        kes_file: Option<PathBuf>,
-        /// File with NAME:BASE64, as MINIO_KMS_SECRET_KEY has it
-        #[arg(long, value_name = "FILE", group = "source")]
-        minio_secret_key_file: Option<PathBuf>,
-        /// What it is for: AES256, ChaCha20 or HMAC-SHA256
-        #[arg(long, value_name = "NAME", requires = "material_file")]
-        algorithm: Option<String>,
-        /// Let its material be exported by those who may
-        #[arg(long)]
-        exportable: bool,
-        /// Add it as a new version of a key that is there already
-        #[arg(long)]
-        add_version: bool,
-        #[command(flatten)]
-        client: KmsClientArgs,
-    },
+    Import(KmsKeyImportArgs),
     /// List the keys of the enclave
     List {
         /// Only keys whose name begins so
@@ -72,18 +35,7 @@ pub(crate) enum KmsKeyCommand {
         client: KmsClientArgs,
     },
     /// Give a key a new version, now or from time to time
-    Rotate {
-        /// Its name
-        name: String,
-        /// Not now, but each time this long has passed, such as 30d
-        #[arg(long, value_name = "TIME", conflicts_with = "never")]
-        every: Option<String>,
-        /// Not by itself any more
-        #[arg(long)]
-        never: bool,
-        #[command(flatten)]
-        client: KmsClientArgs,
-    },
+    Rotate(KmsKeyRotateArgs),
     /// Make everything encrypted under a key unreadable until it is enabled again
     Disable {
         /// Its name
@@ -102,24 +54,7 @@ pub(crate) enum KmsKeyCommand {
         client: KmsClientArgs,
     },
     /// Delete a key, or destroy one version of it; within the grace period it can be restored
-    Delete {
-        /// Its name
-        name: String,
-        /// How long it can be restored, such as 30d [default: 7d]
-        #[arg(long, value_name = "TIME", conflicts_with = "now")]
-        grace: Option<String>,
-        /// At once and for good
-        #[arg(long)]
-        now: bool,
-        /// Destroy only this version, at once and for good
-        #[arg(long, value_name = "N", conflicts_with_all = ["grace", "now"])]
-        version: Option<u32>,
-        /// Do not ask
-        #[arg(long)]
-        yes: bool,
-        #[command(flatten)]
-        client: KmsClientArgs,
-    },
+    Delete(KmsKeyDeleteArgs),
     /// Take back the deletion of a key, within its grace period
     Restore {
         /// Its name
@@ -137,6 +72,83 @@ pub(crate) enum KmsKeyCommand {
         #[command(flatten)]
         client: KmsClientArgs,
     },
+}
+
+#[derive(Debug, Args)]
+pub(crate) struct KmsKeyCreateArgs {
+    /// Its name
+    pub(crate) name: String,
+    /// What it is for: AES256, ChaCha20 or HMAC-SHA256
+    #[arg(long, value_name = "NAME")]
+    pub(crate) algorithm: Option<String>,
+    /// Let its material be exported by those who may; can't be decided later
+    #[arg(long)]
+    pub(crate) exportable: bool,
+    /// Give it a new version by itself each time this long has passed, such as 30d
+    #[arg(long, value_name = "TIME")]
+    pub(crate) rotate_every: Option<String>,
+    #[command(flatten)]
+    pub(crate) client: KmsClientArgs,
+}
+
+#[derive(Debug, Args)]
+pub(crate) struct KmsKeyImportArgs {
+    /// Its name [default: the one that the source tells]
+    pub(crate) name: Option<String>,
+    /// File with the 32 bytes in base64
+    #[arg(long, value_name = "FILE", group = "source")]
+    pub(crate) material_file: Option<PathBuf>,
+    /// File of a KES key store; its name is the key's
+    #[arg(long, value_name = "FILE", group = "source")]
+    pub(crate) kes_file: Option<PathBuf>,
+    /// File with NAME:BASE64, as MINIO_KMS_SECRET_KEY has it
+    #[arg(long, value_name = "FILE", group = "source")]
+    pub(crate) minio_secret_key_file: Option<PathBuf>,
+    /// What it is for: AES256, ChaCha20 or HMAC-SHA256
+    #[arg(long, value_name = "NAME", requires = "material_file")]
+    pub(crate) algorithm: Option<String>,
+    /// Let its material be exported by those who may
+    #[arg(long)]
+    pub(crate) exportable: bool,
+    /// Add it as a new version of a key that is there already
+    #[arg(long)]
+    pub(crate) add_version: bool,
+    #[command(flatten)]
+    pub(crate) client: KmsClientArgs,
+}
+
+#[derive(Debug, Args)]
+pub(crate) struct KmsKeyRotateArgs {
+    /// Its name
+    pub(crate) name: String,
+    /// Not now, but each time this long has passed, such as 30d
+    #[arg(long, value_name = "TIME", conflicts_with = "never")]
+    pub(crate) every: Option<String>,
+    /// Not by itself any more
+    #[arg(long)]
+    pub(crate) never: bool,
+    #[command(flatten)]
+    pub(crate) client: KmsClientArgs,
+}
+
+#[derive(Debug, Args)]
+pub(crate) struct KmsKeyDeleteArgs {
+    /// Its name
+    pub(crate) name: String,
+    /// How long it can be restored, such as 30d [default: 7d]
+    #[arg(long, value_name = "TIME", conflicts_with = "now")]
+    pub(crate) grace: Option<String>,
+    /// At once and for good
+    #[arg(long)]
+    pub(crate) now: bool,
+    /// Destroy only this version, at once and for good
+    #[arg(long, value_name = "N", conflicts_with_all = ["grace", "now"])]
+    pub(crate) version: Option<u32>,
+    /// Do not ask
+    #[arg(long)]
+    pub(crate) yes: bool,
+    #[command(flatten)]
+    pub(crate) client: KmsClientArgs,
 }
 
 #[derive(Debug, Args)]

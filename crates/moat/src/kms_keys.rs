@@ -1,138 +1,109 @@
 //! `moat kms key`: the life of a key.
 
 use std::io::Write;
-use std::path::{Path, PathBuf};
+use std::path::Path;
 use std::process::ExitCode;
 
 use anyhow::{Context, Result, bail};
-use base64::Engine;
-use base64::engine::general_purpose::STANDARD;
-use moat_kms::{Import, parse_minio_secret_key, parse_stored_key};
 use moat_kms_client::ListOptions;
-use moat_kms_client::wire::{CreateKey, ImportKey, KeyInfo, SecretBase64};
-use moat_types::{KeyName, SecretBytes};
+use moat_kms_client::wire::{CreateKey, KeyInfo};
+use moat_types::{Clock, KeyName, SystemClock};
 
-use crate::cli::{KmsClientArgs, KmsKeyCommand};
-use crate::files;
+use crate::cli::{
+    KmsClientArgs, KmsKeyCommand, KmsKeyCreateArgs, KmsKeyDeleteArgs, KmsKeyImportArgs,
+    KmsKeyRotateArgs,
+};
 use crate::kms::{Connection, connect, key_name};
-use crate::kms_confirm::{confirm, guards};
-use crate::print;
+use crate::kms_confirm::{confirm, counted, guards};
+use crate::{files, kms_import, print};
 
 /// `moat kms key ...`.
 pub(crate) async fn key(command: KmsKeyCommand) -> Result<ExitCode> {
     match command {
         KmsKeyCommand::List { prefix, client } => list(prefix, client).await?,
-        KmsKeyCommand::Create {
-            name,
-            algorithm,
-            exportable,
-            rotate_every,
-            client,
-        } => {
-            let connection = connect(&client)?;
-            let new = CreateKey {
-                name: key_name(&name)?.to_string(),
-                algorithm,
-                exportable,
-                rotation_seconds: rotate_every.as_deref().map(seconds).transpose()?,
-            };
-            let made = connection
-                .client
-                .create_key_with(&connection.enclave, &new)
-                .await?;
-            show(&made, client.json)?;
-        }
-        KmsKeyCommand::Import {
-            name,
-            material_file,
-            kes_file,
-            minio_secret_key_file,
-            algorithm,
-            exportable,
-            add_version,
-            client,
-        } => {
-            let source = Source {
-                material_file,
-                kes_file,
-                minio_secret_key_file,
-                algorithm,
-            };
-            let (found, mut import) = source.read()?;
-            import.exportable = exportable;
-            import.add_version = add_version;
-            let name = match (name, found) {
-                (Some(name), _) => key_name(&name)?,
-                (None, Some(found)) => found,
-                (None, None) => bail!("the file does not say how the key is called; name it"),
-            };
-            let connection = connect(&client)?;
-            let made = connection
-                .client
-                .import_key(&connection.enclave, &name, &import)
-                .await?;
-            show(&made, client.json)?;
-        }
-        KmsKeyCommand::Info { name, client } => {
-            let (connection, name) = (connect(&client)?, key_name(&name)?);
-            let found = connection.client.key(&connection.enclave, &name).await?;
-            show(&found, client.json)?;
-        }
+        KmsKeyCommand::Create(args) => create(args).await?,
+        KmsKeyCommand::Import(args) => import(args).await?,
+        KmsKeyCommand::Info { name, client } => info(&name, &client).await?,
         KmsKeyCommand::Versions { name, client } => versions(&name, &client).await?,
-        KmsKeyCommand::Rotate {
-            name,
-            every,
-            never,
-            client,
-        } => {
-            let (connection, name) = (connect(&client)?, key_name(&name)?);
-            let (api, enclave) = (&connection.client, &connection.enclave);
-            let changed = match (every, never) {
-                (None, false) => api.rotate_key(enclave, &name).await?,
-                (every, _) => {
-                    let every = every.as_deref().map(seconds).transpose()?;
-                    api.set_key_rotation(enclave, &name, every).await?
-                }
-            };
-            show(&changed, client.json)?;
-        }
+        KmsKeyCommand::Rotate(args) => rotate(args).await?,
         KmsKeyCommand::Disable { name, yes, client } => disable(&name, yes, &client).await?,
         KmsKeyCommand::Enable { name, client } => {
-            let (connection, name) = (connect(&client)?, key_name(&name)?);
-            let changed = connection
-                .client
-                .enable_key(&connection.enclave, &name)
-                .await?;
-            show(&changed, client.json)?;
+            let (to, name) = (connect(&client)?, key_name(&name)?);
+            show(
+                &to.client.enable_key(&to.enclave, &name).await?,
+                client.json,
+            )?;
         }
-        KmsKeyCommand::Delete {
-            name,
-            grace,
-            now,
-            version,
-            yes,
-            client,
-        } => {
-            let grace = match (grace, now) {
-                (_, true) => Some(0),
-                (grace, false) => grace.as_deref().map(seconds).transpose()?,
-            };
-            match version {
-                Some(version) => destroy_version(&name, version, yes, &client).await?,
-                None => delete(&name, grace, yes, &client).await?,
-            }
-        }
+        KmsKeyCommand::Delete(args) => match args.version {
+            Some(version) => destroy_version(&args, version).await?,
+            None => delete(&args).await?,
+        },
         KmsKeyCommand::Restore { name, client } => {
-            let (connection, name) = (connect(&client)?, key_name(&name)?);
-            let changed = connection
-                .client
-                .restore_key(&connection.enclave, &name)
-                .await?;
-            show(&changed, client.json)?;
+            let (to, name) = (connect(&client)?, key_name(&name)?);
+            show(
+                &to.client.restore_key(&to.enclave, &name).await?,
+                client.json,
+            )?;
         }
         KmsKeyCommand::Export { name, out, client } => export(&name, &out, &client).await?,
     }
     Ok(ExitCode::SUCCESS)
+}
+
+async fn create(args: KmsKeyCreateArgs) -> Result<()> {
+    let connection = connect(&args.client)?;
+    let new = CreateKey {
+        name: key_name(&args.name)?.to_string(),
+        algorithm: args.algorithm,
+        exportable: args.exportable,
+        rotation_seconds: args.rotate_every.as_deref().map(seconds).transpose()?,
+    };
+    let made = connection
+        .client
+        .create_key_with(&connection.enclave, &new)
+        .await?;
+    show(&made, args.client.json)
+}
+
+async fn import(args: KmsKeyImportArgs) -> Result<()> {
+    let (found, mut import) = kms_import::read(&args)?;
+    import.exportable = args.exportable;
+    import.add_version = args.add_version;
+    let name = match (&args.name, found) {
+        (Some(name), _) => key_name(name)?,
+        (None, Some(found)) => found,
+        (None, None) => bail!("the file does not say how the key is called; name it"),
+    };
+    let connection = connect(&args.client)?;
+    let made = connection
+        .client
+        .import_key(&connection.enclave, &name, &import)
+        .await?;
+    show(&made, args.client.json)
+}
+
+async fn info(name: &str, args: &KmsClientArgs) -> Result<()> {
+    let (connection, name) = (connect(args)?, key_name(name)?);
+    let found = connection.client.key(&connection.enclave, &name).await?;
+    show(&found, args.json)?;
+    if args.json {
+        return Ok(());
+    }
+    let guards = counted(&found.name, &found.guards, SystemClock.now().0);
+    print::out(&format!("{guards}\n"))
+}
+
+async fn rotate(args: KmsKeyRotateArgs) -> Result<()> {
+    let (connection, name) = (connect(&args.client)?, key_name(&args.name)?);
+    let (api, enclave) = (&connection.client, &connection.enclave);
+    let changed = match (args.every, args.never) {
+        (None, false) => api.rotate_key(enclave, &name).await?,
+        (every, _) => {
+            let every = every.as_deref().map(seconds).transpose()?;
+            api.set_key_rotation(enclave, &name, every).await?
+        }
+    };
+    show(&changed, args.client.json)
 }
 
 async fn list(prefix: String, args: KmsClientArgs) -> Result<()> {
@@ -193,11 +164,11 @@ async fn versions(name: &str, args: &KmsClientArgs) -> Result<()> {
 }
 
 async fn disable(name: &str, yes: bool, args: &KmsClientArgs) -> Result<()> {
-    let (connection, name) = existing(name, args).await?;
+    let (connection, name, found) = existing(name, args).await?;
     let what = format!(
         "{} Disabling it makes all of that unreadable within the lease of the stores (5 minutes by default), and writes \
          that need it fail, until it is enabled again. No data is lost.",
-        guards_unless(yes, &connection, &name).await
+        guards_unless(yes, &connection, &found, &name).await
     );
     confirm(&what, &format!("Disable {name}?"), yes)?;
     let changed = connection
@@ -207,8 +178,13 @@ async fn disable(name: &str, yes: bool, args: &KmsClientArgs) -> Result<()> {
     show(&changed, args.json)
 }
 
-async fn delete(name: &str, grace: Option<u64>, yes: bool, args: &KmsClientArgs) -> Result<()> {
-    let (connection, name) = existing(name, args).await?;
+async fn delete(args: &KmsKeyDeleteArgs) -> Result<()> {
+    let grace = match (args.grace.as_deref(), args.now) {
+        (_, true) => Some(0),
+        (grace, false) => grace.map(seconds).transpose()?,
+    };
+    let yes = args.yes;
+    let (connection, name, found) = existing(&args.name, &args.client).await?;
     let until = match grace {
         Some(0) => "at once and for good; only a backup brings it back".to_owned(),
         Some(seconds) => {
@@ -218,14 +194,14 @@ async fn delete(name: &str, grace: Option<u64>, yes: bool, args: &KmsClientArgs)
     };
     let what = format!(
         "{} Deleting it makes everything that was encrypted under it unreadable {until}.",
-        guards_unless(yes, &connection, &name).await
+        guards_unless(yes, &connection, &found, &name).await
     );
     confirm(&what, &format!("Delete {name}?"), yes)?;
     let gone = connection
         .client
         .delete_key(&connection.enclave, &name, grace)
         .await?;
-    if args.json {
+    if args.client.json {
         return print::json(&serde_json::to_value(&gone)?);
     }
     match gone.deletion_at {
@@ -236,17 +212,17 @@ async fn delete(name: &str, grace: Option<u64>, yes: bool, args: &KmsClientArgs)
     }
 }
 
-async fn destroy_version(name: &str, version: u32, yes: bool, args: &KmsClientArgs) -> Result<()> {
-    let (connection, name) = existing(name, args).await?;
+async fn destroy_version(args: &KmsKeyDeleteArgs, version: u32) -> Result<()> {
+    let (connection, name, _) = existing(&args.name, &args.client).await?;
     let what = format!(
         "What was encrypted under {name}@{version} and was not wrapped anew since becomes unreadable at once and for good."
     );
-    confirm(&what, &format!("Destroy {name}@{version}?"), yes)?;
+    confirm(&what, &format!("Destroy {name}@{version}?"), args.yes)?;
     let left = connection
         .client
         .delete_key_version(&connection.enclave, &name, version)
         .await?;
-    show(&left, args.json)
+    show(&left, args.client.json)
 }
 
 /// The material goes to a new file that only its owner reads, never to a terminal.
@@ -272,79 +248,23 @@ async fn export(name: &str, out: &Path, args: &KmsClientArgs) -> Result<()> {
 }
 
 /// Looked up first, so that nobody is asked about a key that does not exist.
-async fn existing(name: &str, args: &KmsClientArgs) -> Result<(Connection, KeyName)> {
+async fn existing(name: &str, args: &KmsClientArgs) -> Result<(Connection, KeyName, KeyInfo)> {
     let (connection, name) = (connect(args)?, key_name(name)?);
-    connection.client.key(&connection.enclave, &name).await?;
-    Ok((connection, name))
+    let found = connection.client.key(&connection.enclave, &name).await?;
+    Ok((connection, name, found))
 }
 
-async fn guards_unless(yes: bool, connection: &Connection, name: &KeyName) -> String {
+async fn guards_unless(
+    yes: bool,
+    connection: &Connection,
+    found: &KeyInfo,
+    name: &KeyName,
+) -> String {
     if yes {
         // Nobody reads it.
         return String::new();
     }
-    guards(connection, name).await
-}
-
-/// Where imported material comes from.
-struct Source {
-    material_file: Option<PathBuf>,
-    kes_file: Option<PathBuf>,
-    minio_secret_key_file: Option<PathBuf>,
-    algorithm: Option<String>,
-}
-
-impl Source {
-    /// The key's name, if the source tells one, and the key.
-    fn read(&self) -> Result<(Option<KeyName>, ImportKey)> {
-        let text = |path: &Path| {
-            let text = files::read_secret(path)?;
-            anyhow::Ok(SecretBytes::new(text.expose().trim().as_bytes().to_vec()))
-        };
-        match (
-            &self.material_file,
-            &self.kes_file,
-            &self.minio_secret_key_file,
-        ) {
-            (Some(path), None, None) => {
-                let material = STANDARD
-                    .decode(text(path)?.expose())
-                    .with_context(|| format!("{} is not base64", path.display()))?;
-                let import = ImportKey {
-                    algorithm: self.algorithm.clone(),
-                    material: SecretBase64(SecretBytes::new(material)),
-                    mac_material: None,
-                    exportable: false,
-                    add_version: false,
-                };
-                Ok((None, import))
-            }
-            (None, Some(path), None) => {
-                let import = parse_stored_key(text(path)?.expose())
-                    .with_context(|| path.display().to_string())?;
-                let named = path.file_name().and_then(|name| name.to_str());
-                let name = named.and_then(|name| KeyName::parse(name).ok());
-                Ok((name, to_wire(import)))
-            }
-            (None, None, Some(path)) => {
-                let text = files::read_secret(path)?;
-                let (name, import) = parse_minio_secret_key(text.expose().trim())
-                    .with_context(|| path.display().to_string())?;
-                Ok((Some(name), to_wire(import)))
-            }
-            _ => bail!("name one source: --material-file, --kes-file or --minio-secret-key-file"),
-        }
-    }
-}
-
-fn to_wire(import: Import) -> ImportKey {
-    ImportKey {
-        algorithm: Some(import.algorithm.as_str().to_owned()),
-        material: SecretBase64(import.material),
-        mac_material: import.mac_material.map(SecretBase64),
-        exportable: false,
-        add_version: false,
-    }
+    guards(connection, found, name).await
 }
 
 /// Seconds of a text such as `90s`, `12h` or `7d`.

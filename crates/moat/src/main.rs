@@ -20,6 +20,7 @@ mod kms_backup;
 mod kms_confirm;
 mod kms_data;
 mod kms_hsm;
+mod kms_import;
 mod kms_keys;
 mod kms_rewrap;
 mod lock;

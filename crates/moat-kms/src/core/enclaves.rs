@@ -8,7 +8,9 @@ use moat_types::EnclaveName;
 use super::{Caller, Core, ListQuery, Page};
 use crate::error::Error;
 use crate::policy::Command;
-use crate::rows::{Origin, Scope, enclave_row, home_row, identity_row, key_row, policy_row};
+use crate::rows::{
+    Origin, Scope, enclave_row, home_row, identity_row, key_row, lake_row, policy_row,
+};
 use crate::state::CONTENTION_RETRIES;
 
 /// An enclave.
@@ -93,7 +95,8 @@ impl<M: MetaStore> Core<M> {
         const ROWS: usize = 500;
         let identities = identity_row(scope, "");
         let keys = key_row(scope.as_str(), "");
-        for prefix in [keys, identities.clone(), policy_row(scope, "")] {
+        let lakes = lake_row(scope.as_str(), "");
+        for prefix in [keys, identities.clone(), policy_row(scope, ""), lakes] {
             loop {
                 let (page, next) = self.state.list(&prefix, prefix.clone(), ROWS).await?;
                 let mut gone = Vec::with_capacity(2 * page.len());

@@ -6,6 +6,7 @@ use moat_meta::MetaStore;
 use moat_types::{BucketName, EnclaveName, EpochId, KeyName, KeyVersion, SecretBytes};
 
 use super::data::{encrypting_version, unwrap};
+use super::trail::Trail;
 use super::{Caller, Core};
 use crate::envelope::Purpose;
 use crate::error::Error;
@@ -63,11 +64,7 @@ impl<M: MetaStore> Core<M> {
     ) -> Result<EpochGrant, Error> {
         let (scope, command) = (Scope::Enclave(enclave.clone()), Command::EpochGenerate);
         let purpose = Purpose::Epoch { bucket, epoch };
-        let mut trail = self
-            .trail(caller, &scope, command)
-            .key(name)
-            .context(&purpose.context())
-            .lease(bucket, epoch);
+        let mut trail = self.epoch_trail(caller, &scope, command, name, (bucket, epoch));
         let result = async {
             let row = self
                 .usable_key(caller, &scope, enclave, name, command)
@@ -104,11 +101,7 @@ impl<M: MetaStore> Core<M> {
     ) -> Result<RewrappedEpoch, Error> {
         let (scope, command) = (Scope::Enclave(enclave.clone()), Command::EpochRewrap);
         let purpose = Purpose::Epoch { bucket, epoch };
-        let mut trail = self
-            .trail(caller, &scope, command)
-            .key(name)
-            .context(&purpose.context())
-            .lease(bucket, epoch);
+        let mut trail = self.epoch_trail(caller, &scope, command, name, (bucket, epoch));
         let result = async {
             let row = self
                 .usable_key(caller, &scope, enclave, name, command)
@@ -145,11 +138,7 @@ impl<M: MetaStore> Core<M> {
     ) -> Result<OpenedEpoch, Error> {
         let (scope, command) = (Scope::Enclave(enclave.clone()), Command::EpochOpen);
         let purpose = Purpose::Epoch { bucket, epoch };
-        let mut trail = self
-            .trail(caller, &scope, command)
-            .key(name)
-            .context(&purpose.context())
-            .lease(bucket, epoch);
+        let mut trail = self.epoch_trail(caller, &scope, command, name, (bucket, epoch));
         let result = async {
             let row = self
                 .usable_key(caller, &scope, enclave, name, command)
@@ -164,5 +153,20 @@ impl<M: MetaStore> Core<M> {
         }
         .await;
         trail.committed(result).await
+    }
+
+    /// The trail of an operation on an epoch key.
+    fn epoch_trail<'a>(
+        &'a self,
+        caller: &Caller,
+        scope: &Scope,
+        command: Command,
+        name: &KeyName,
+        (bucket, epoch): (&BucketName, EpochId),
+    ) -> Trail<'a> {
+        self.trail(caller, scope, command)
+            .key(name)
+            .context(&Purpose::Epoch { bucket, epoch }.context())
+            .lease(bucket, epoch)
     }
 }

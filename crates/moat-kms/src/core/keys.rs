@@ -259,10 +259,9 @@ impl<M: MetaStore> Core<M> {
         let (scope, command) = (Scope::Enclave(enclave.clone()), Command::KeyStatus);
         let mut trail = self.trail(caller, &scope, command).key(name);
         let result = async {
-            let access = self
-                .authorize(caller, &scope, command, Some(name.as_str()))
+            let (_, row) = self
+                .readable_key(caller, &scope, enclave, name, command)
                 .await?;
-            let row = self.key(&access.enclave, enclave, name).await?;
             Ok(describe(name, &row))
         }
         .await;
@@ -282,10 +281,9 @@ impl<M: MetaStore> Core<M> {
         let (scope, command) = (Scope::Enclave(enclave.clone()), Command::KeyListVersions);
         let mut trail = self.trail(caller, &scope, command).key(name);
         let result = async {
-            let access = self
-                .authorize(caller, &scope, command, Some(name.as_str()))
+            let (_, row) = self
+                .readable_key(caller, &scope, enclave, name, command)
                 .await?;
-            let row = self.key(&access.enclave, enclave, name).await?;
             let versions = row.versions.iter().map(describe_version);
             Ok(versions.collect())
         }
@@ -307,10 +305,9 @@ impl<M: MetaStore> Core<M> {
         let (scope, command) = (Scope::Enclave(enclave.clone()), Command::KeyStatus);
         let mut trail = self.trail(caller, &scope, command).key(name);
         let result = async {
-            let access = self
-                .authorize(caller, &scope, command, Some(name.as_str()))
+            let (_, row) = self
+                .readable_key(caller, &scope, enclave, name, command)
                 .await?;
-            let row = self.key(&access.enclave, enclave, name).await?;
             let version = super::data::version_of(name, &row, version)?;
             trail.version(version.number);
             Ok(describe_version(version))
@@ -361,12 +358,27 @@ impl<M: MetaStore> Core<M> {
         name: &KeyName,
         command: Command,
     ) -> Result<Arc<KeyRow>, Error> {
+        let (_, row) = self
+            .readable_key(caller, scope, enclave, name, command)
+            .await?;
+        check_usable(name, &row)?;
+        Ok(row)
+    }
+
+    /// The key, whether it may be used or not, if the caller may know of it; and where it stands.
+    pub(super) async fn readable_key(
+        &self,
+        caller: &Caller,
+        scope: &Scope,
+        enclave: &EnclaveName,
+        name: &KeyName,
+        command: Command,
+    ) -> Result<(Arc<OpenEnclave>, Arc<KeyRow>), Error> {
         let access = self
             .authorize(caller, scope, command, Some(name.as_str()))
             .await?;
         let row = self.key(&access.enclave, enclave, name).await?;
-        check_usable(name, &row)?;
-        Ok(row)
+        Ok((access.enclave, row))
     }
 
     pub(super) async fn key(

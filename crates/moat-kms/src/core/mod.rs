@@ -14,6 +14,7 @@ mod epochs;
 mod hsm;
 mod identities;
 mod keys;
+mod lakes;
 mod lifecycle;
 mod limits;
 mod permit;
@@ -44,6 +45,7 @@ pub use keys::{
     IMPORTED_VERSIONS_MAX, Import, KEY_VERSIONS_MAX, KeyInfo, KeyVersionInfo, NewKey,
     PendingDeletion, ROTATION_MAX, ROTATION_MIN,
 };
+pub use lakes::Guarded;
 pub use lifecycle::{DELETION_GRACE, DELETION_GRACE_MAX, ExportedVersion};
 pub use limits::RateLimit;
 pub use policies::PolicyInfo;
@@ -57,7 +59,7 @@ use crate::feed::Follower;
 use crate::hsm::{Hsm, HsmError, Hsms};
 use crate::policy::Command;
 use crate::rows::{
-    AnchorRow, AuditKeyRow, HomeRow, IdentityRow, KeyRow, PolicyRow, Scope, singleton_row,
+    AnchorRow, AuditKeyRow, HomeRow, IdentityRow, KeyRow, LakeRow, PolicyRow, Scope, singleton_row,
 };
 use crate::state::{Opened, State};
 
@@ -166,6 +168,7 @@ pub struct Core<M> {
     identities: Opened<IdentityRow>,
     homes: Opened<HomeRow>,
     policies: Opened<PolicyRow>,
+    lakes: Opened<LakeRow>,
     /// Keeps the newest checkpoint in the state.
     keeper: Mutex<Option<JoinHandle<()>>>,
     /// Hand the audit on. They end with it.
@@ -224,6 +227,7 @@ impl<M: MetaStore> Core<M> {
             identities: Opened::default(),
             homes: Opened::default(),
             policies: Opened::default(),
+            lakes: Opened::default(),
             keeper: Mutex::default(),
             exporters: Mutex::default(),
             limiter: limits::Limiter::default(),

@@ -53,6 +53,20 @@ impl From<core::KeyInfo> for wire::KeyInfo {
             exportable: info.exportable,
             rotation_seconds: info.rotation.map(|every| every.as_secs()),
             next_rotation_at: info.next_rotation.map(at),
+            guards: Vec::new(),
+        }
+    }
+}
+
+impl From<core::Guarded> for wire::Guarded {
+    fn from(guarded: core::Guarded) -> Self {
+        Self {
+            lake: guarded.lake.to_string(),
+            buckets: guarded.buckets,
+            objects: guarded.objects,
+            bytes: guarded.bytes,
+            counted_at: at(guarded.counted),
+            counted_by: guarded.by,
         }
     }
 }

@@ -5,15 +5,15 @@ use std::time::Duration;
 
 use bytes::Bytes;
 use http::{Response, StatusCode};
+use moat_kms_client::Code;
 use moat_kms_client::wire::{self, Base64, SecretBase64};
-use moat_kms_client::{Code, Identity, Privilege};
 use moat_meta::MetaStore;
 use moat_net::Body;
-use moat_types::{BucketName, EnclaveName, EpochId, KeyName, KeyVersion};
+use moat_types::{BucketName, EnclaveName, EpochId, KeyName, KeyVersion, LakeId};
 use serde::de::DeserializeOwned;
 
 use super::answer::{Refusal, created, empty, json};
-use super::convert::{self, listing};
+use super::convert::listing;
 use super::operations::Verb;
 use super::route::{KeyAction, Query, Route, bad_name};
 use super::system;
@@ -22,8 +22,7 @@ use crate::core::{
     Caller, Core, DATA_KEY_BYTES, DELETION_GRACE, Encrypt, Generate, Import, ListQuery, Mac, NewKey,
 };
 use crate::error::Error;
-use crate::policy::Command;
-use crate::rows::{Algorithm, Scope};
+use crate::rows::Algorithm;
 
 /// A request whose caller, path, method and size are known to be good.
 pub(super) struct Call {
@@ -58,7 +57,6 @@ pub(super) async fn handle<M: MetaStore>(core: &Arc<Core<M>>, call: Call) -> Ans
         query,
     };
 
-    let get = verb == Verb::Get;
     match route {
         // Anyone may ask for these, so they are answered before it comes to this.
         Route::Version | Route::OpenApi | Route::Live | Route::Ready => Ok(empty(StatusCode::OK)),
@@ -67,49 +65,24 @@ pub(super) async fn handle<M: MetaStore>(core: &Arc<Core<M>>, call: Call) -> Ans
         Route::Hsm => system::hsm_status(core, &caller).await,
         Route::HsmRotation => system::rotate_hsm(core, &caller, parse(&body)?).await,
         Route::Backup => system::backup(core, &caller).await,
-        Route::Enclaves if get => context.list_enclaves().await,
+        Route::Enclaves if verb == Verb::Get => context.list_enclaves().await,
         Route::Enclaves => context.create_enclave().await,
-        Route::Enclave(name) if get => {
-            let info = core.enclave_info(&caller, &name).await?;
-            json(&wire::EnclaveInfo::from(info))
-        }
-        Route::Enclave(name) => {
-            core.delete_enclave(&caller, &name).await?;
-            json(&wire::Nothing {})
-        }
+        Route::Enclave(name) => context.enclave(&name, verb).await,
         Route::Bulk(enclave, action) => context.bulk(&enclave, action).await,
-        Route::Keys(enclave) if get => context.list_keys(&enclave).await,
+        Route::Lake(enclave, lake) => context.report_lake(&enclave, lake).await,
+        Route::Keys(enclave) if verb == Verb::Get => context.list_keys(&enclave).await,
         Route::Keys(enclave) => context.create_key(&enclave).await,
-        Route::Key(enclave, key) if get => {
-            let info = core.key_info(&caller, &enclave, &key).await?;
-            json(&wire::KeyInfo::from(info))
-        }
+        Route::Key(enclave, key) if verb == Verb::Get => context.key(&enclave, &key).await,
         Route::Key(enclave, key) => context.delete_key(&enclave, &key).await,
-        Route::KeyVersions(enclave, key) if get => context.key_versions(&enclave, &key).await,
-        Route::KeyVersions(enclave, key) => {
-            parse::<wire::Nothing>(&body)?;
-            let info = core.rotate_key(&caller, &enclave, &key).await?;
-            created(&wire::KeyInfo::from(info))
-        }
+        Route::KeyVersions(enclave, key) => context.key_versions(&enclave, &key, verb).await,
         Route::KeyVersion(enclave, key, version) => {
             let gone = core.delete_key_version(&caller, &enclave, &key, Some(version));
             json(&wire::KeyInfo::from(gone.await?))
         }
         Route::KeyAction(enclave, key, action) => context.act(&enclave, &key, action).await,
-        Route::Identities(scope) if get => {
-            let page = core.list_identities(&caller, &scope, &context.list);
-            json(&listing::<_, wire::IdentityInfo>(page.await?))
-        }
-        Route::Identities(scope) => context.create_identity(&scope).await,
+        Route::Identities(scope) => context.identities(&scope, verb).await,
         Route::OwnIdentity(scope) => context.own_identity(&scope).await,
-        Route::Identity(scope, identity) if get => {
-            let info = core.identity_info(&caller, &scope, &identity).await?;
-            json(&wire::IdentityInfo::from(info))
-        }
-        Route::Identity(scope, identity) => {
-            core.delete_identity(&caller, &scope, &identity).await?;
-            json(&wire::Nothing {})
-        }
+        Route::Identity(scope, identity) => context.identity(&scope, &identity, verb).await,
         Route::IdentityPolicy(scope, identity) => context.assign_policy(&scope, &identity).await,
         Route::IdentityCheck(scope, identity) => context.check_policy(&scope, &identity).await,
         Route::Policies(scope) => {
@@ -125,7 +98,7 @@ pub(super) struct Context<'a, M> {
     pub(super) caller: &'a Caller,
     pub(super) body: &'a [u8],
     query: Query,
-    list: ListQuery,
+    pub(super) list: ListQuery,
 }
 
 impl<M: MetaStore> Context<'_, M> {
@@ -181,6 +154,32 @@ impl<M: MetaStore> Context<'_, M> {
         let name = EnclaveName::parse(&request.name).map_err(bad_name)?;
         let info = self.core.create_enclave(self.caller, &name).await?;
         created(&wire::EnclaveInfo::from(info))
+    }
+
+    async fn enclave(&self, name: &EnclaveName, verb: Verb) -> Answer {
+        if verb == Verb::Get {
+            let info = self.core.enclave_info(self.caller, name).await?;
+            return json(&wire::EnclaveInfo::from(info));
+        }
+        self.core.delete_enclave(self.caller, name).await?;
+        json(&wire::Nothing {})
+    }
+
+    async fn report_lake(&self, enclave: &EnclaveName, lake: LakeId) -> Answer {
+        let report: wire::LakeReport = parse(self.body)?;
+        self.core
+            .report_lake(self.caller, enclave, lake, &report)
+            .await?;
+        json(&wire::Nothing {})
+    }
+
+    async fn key(&self, enclave: &EnclaveName, key: &KeyName) -> Answer {
+        let described = self.core.key_info_guarded(self.caller, enclave, key);
+        let (info, guards) = described.await?;
+        json(&wire::KeyInfo {
+            guards: guards.into_iter().map(Into::into).collect(),
+            ..info.into()
+        })
     }
 
     async fn list_enclaves(&self) -> Answer {
@@ -246,7 +245,12 @@ impl<M: MetaStore> Context<'_, M> {
         json(&listing::<_, wire::KeyInfo>(page.await?))
     }
 
-    async fn key_versions(&self, enclave: &EnclaveName, key: &KeyName) -> Answer {
+    async fn key_versions(&self, enclave: &EnclaveName, key: &KeyName, verb: Verb) -> Answer {
+        if verb != Verb::Get {
+            parse::<wire::Nothing>(self.body)?;
+            let info = self.core.rotate_key(self.caller, enclave, key).await?;
+            return created(&wire::KeyInfo::from(info));
+        }
         let versions = self.core.key_versions(self.caller, enclave, key).await?;
         json(&wire::Listing::<wire::KeyVersionInfo> {
             items: versions.into_iter().map(Into::into).collect(),
@@ -403,79 +407,6 @@ impl<M: MetaStore> Context<'_, M> {
             lease_ttl_ms: millis(opened.lease_ttl),
         })
     }
-
-    async fn create_identity(&self, scope: &Scope) -> Answer {
-        let request: wire::CreateIdentity = parse(self.body)?;
-        let (core, caller, identity) = (self.core, self.caller, &request.identity);
-        let info = if request.service_account {
-            if request.privilege.is_some() || request.policy.is_some() {
-                let detail = "a service account has neither privilege nor policy of its own";
-                return Err(Refusal::new(Code::BadRequest, detail));
-            }
-            core.create_service_account(caller, scope, identity, &request.tags)
-                .await?
-        } else {
-            let policy = parse_policy_name(request.policy.as_deref())?;
-            let privilege = request.privilege.unwrap_or(Privilege::User);
-            let (policy, tags) = (policy.as_ref(), &request.tags);
-            core.create_tagged_identity(caller, scope, identity, privilege, policy, tags)
-                .await?
-        };
-        created(&wire::IdentityInfo::from(info))
-    }
-
-    async fn own_identity(&self, scope: &Scope) -> Answer {
-        match self.core.own_identity(self.caller, scope).await? {
-            Some(info) => json(&wire::IdentityInfo::from(info)),
-            None => {
-                let identity = self.caller.identity;
-                Err(Error::IdentityNotFound { identity }.into())
-            }
-        }
-    }
-
-    async fn check_policy(&self, scope: &Scope, identity: &Identity) -> Answer {
-        let request: wire::CheckPolicy = parse(self.body)?;
-        let command = Command::parse(&request.command).ok_or_else(|| {
-            let detail = format!("there is no command {:?}", request.command);
-            Refusal::new(Code::BadRequest, detail)
-        })?;
-        let name = &request.name;
-        let decision = self
-            .core
-            .check_policy(self.caller, scope, identity, command, name)
-            .await?;
-        json(&convert::decision(&decision, command, name))
-    }
-
-    async fn policy(&self, scope: &Scope, name: &KeyName, verb: Verb) -> Answer {
-        let (core, caller) = (self.core, self.caller);
-        match verb {
-            Verb::Delete => {
-                core.delete_policy(caller, scope, name).await?;
-                json(&wire::Nothing {})
-            }
-            Verb::Put => {
-                let document: wire::PolicyDocument = parse(self.body)?;
-                let info = core.set_policy(caller, scope, name, &document).await?;
-                json(&convert::policy(info))
-            }
-            Verb::Get | Verb::Post => {
-                let info = core.policy_info(caller, scope, name).await?;
-                json(&convert::policy(info))
-            }
-        }
-    }
-
-    async fn assign_policy(&self, scope: &Scope, identity: &Identity) -> Answer {
-        let request: wire::AssignPolicy = parse(self.body)?;
-        let policy = parse_policy_name(request.policy.as_deref())?;
-        let info = self
-            .core
-            .assign_policy(self.caller, scope, identity, policy.as_ref())
-            .await?;
-        json(&wire::IdentityInfo::from(info))
-    }
 }
 
 fn only<T>(mut results: Vec<Result<T, Error>>) -> Result<T, Refusal> {
@@ -537,11 +468,6 @@ fn parse_place(bucket: &str, epoch: &str) -> Result<(BucketName, EpochId), Refus
     let epoch = EpochId::parse(epoch)
         .ok_or_else(|| Refusal::new(Code::BadRequest, "an epoch is 32 hex digits"))?;
     Ok((bucket, epoch))
-}
-
-fn parse_policy_name(name: Option<&str>) -> Result<Option<KeyName>, Refusal> {
-    name.map(|name| KeyName::parse(name).map_err(bad_name))
-        .transpose()
 }
 
 fn millis(ttl: Duration) -> u64 {

@@ -12,6 +12,7 @@
 //! A body has [`body::BODY_TIMEOUT`] to arrive. Everything else waits only for the metadata engine and
 //! the audit's disk. What was begun is finished even if the caller goes away.
 
+mod access;
 mod answer;
 mod bulk;
 mod convert;

@@ -142,6 +142,7 @@ mod tests {
             .replace("{version}", "1")
             .replace("{identity}", IDENTITY)
             .replace("{policy}", "p")
+            .replace("{lake}", "00000000000000000000000000000000")
     }
 
     #[test]
@@ -254,10 +255,13 @@ mod tests {
         let problem = json!({"type": "t", "title": "t", "status": 1, "detail": "d", "code": "c", "request_id": "r"});
         let policy = json!({"allow": {"KEY:LIST": "*"}, "deny": {"KEY:LIST": ["a", "b"]}});
         let enclave = json!({"name": "e", "created_at": t, "created_by": i});
+        let guarded = json!({"lake": "00", "buckets": 1, "objects": 1, "bytes": 1, "counted_at": t, "counted_by": i});
+        let holding = json!({"key": "k", "buckets": 1, "objects": 1, "bytes": 1});
         let key = json!({
             "name": "k", "enabled": true, "version": 1, "algorithm": "AES256", "created_at": t, "created_by": i,
             "versions": 1, "exportable": true, "disabled_at": t, "disabled_by": i, "deletion_at": t,
             "deletion_by": i, "rotation_seconds": 1, "next_rotation_at": t,
+            "guards": [guarded],
         });
         let version = json!({"version": 1, "algorithm": "AES256", "created_at": t, "created_by": i, "imported": true});
         let identity = json!({
@@ -304,6 +308,13 @@ mod tests {
             left,
             "ExportedKey",
             json!({"name": "k", "versions": [exported]}),
+        );
+        check::<wire::Guarded>(left, "Guarded", guarded.clone());
+        check::<wire::Holding>(left, "Holding", holding.clone());
+        check::<wire::LakeReport>(
+            left,
+            "LakeReport",
+            json!({"age_ms": 1, "holdings": [holding]}),
         );
         check::<wire::KeyInfo>(left, "KeyInfo", key.clone());
         check::<wire::KeyVersionInfo>(left, "KeyVersionInfo", version.clone());

@@ -56,6 +56,9 @@ const POLICY_BODY: usize = 1 << 20;
 /// As many items as a batch may have, each with a data key and a context of some hundred bytes.
 const BATCH_BODY: usize = 4 << 20;
 
+/// As many keys as a report may have, each with a name of 80 characters and three numbers.
+const REPORT_BODY: usize = 2 << 20;
+
 const LIST: &[&str] = &["prefix", "from", "limit"];
 
 const fn get(
@@ -195,6 +198,7 @@ pub(crate) static OPERATIONS: &[Operation] = &[
     post("/v1/enclaves/{enclave}/bulk/encrypt", "encryptAll", Command::KeyEncrypt, "EncryptBatch", "CiphertextBatchAnswer", "Encrypts several small secrets").takes(BATCH_BODY),
     post("/v1/enclaves/{enclave}/bulk/decrypt", "decryptAll", Command::KeyDecrypt, "DecryptBatch", "PlaintextBatchAnswer", "Decrypts several ciphertexts").takes(BATCH_BODY),
     post("/v1/enclaves/{enclave}/bulk/mac", "macAll", Command::KeyMac, "MacBatch", "MacCodeBatchAnswer", "Makes several message authentication codes").takes(BATCH_BODY),
+    post("/v1/enclaves/{enclave}/lakes/{lake}", "reportLake", Command::EpochOpen, "LakeReport", "Nothing", "Tells what keys guard in a lake, as its store counted").puts().takes(REPORT_BODY),
     // Identities and policies of an enclave.
     list("/v1/enclaves/{enclave}/identities", "listIdentities", Command::IdentityList, "IdentityListing", "Lists identities"),
     post("/v1/enclaves/{enclave}/identities", "createIdentity", Command::IdentityCreate, "CreateIdentity", "IdentityInfo", "Makes an identity known").creates(),

@@ -2,7 +2,7 @@
 
 use http::{HeaderValue, Method};
 use moat_kms_client::{Code, Identity};
-use moat_types::{EnclaveName, KeyName, KeyVersion, NameError};
+use moat_types::{EnclaveName, KeyName, KeyVersion, LakeId, NameError};
 use percent_encoding::percent_decode_str;
 
 use super::answer::Refusal;
@@ -24,6 +24,7 @@ pub(super) enum Route {
     Enclaves,
     Enclave(EnclaveName),
     Bulk(EnclaveName, BulkAction),
+    Lake(EnclaveName, LakeId),
     Keys(EnclaveName),
     Key(EnclaveName, KeyName),
     KeyVersions(EnclaveName, KeyName),
@@ -44,7 +45,9 @@ impl Route {
     pub(super) const fn is_release(&self) -> bool {
         matches!(
             self,
+            // A report gives nothing out, and nothing is lost with half of one.
             Self::Bulk(..)
+                | Self::Lake(..)
                 | Self::KeyAction(
                     _,
                     _,
@@ -124,6 +127,9 @@ impl Route {
                     _ => return Err(nothing()),
                 };
                 Ok(Self::Bulk(parse_enclave(enclave)?, action))
+            }
+            ["v1", "enclaves", enclave, "lakes", lake] => {
+                Ok(Self::Lake(parse_enclave(enclave)?, parse_lake(lake)?))
             }
             ["v1", "enclaves", enclave, rest @ ..] => {
                 Self::parse_scoped(Scope::Enclave(parse_enclave(enclave)?), rest)
@@ -211,6 +217,7 @@ impl Route {
                 BulkAction::Decrypt => "/v1/enclaves/{enclave}/bulk/decrypt",
                 BulkAction::Mac => "/v1/enclaves/{enclave}/bulk/mac",
             },
+            Self::Lake(..) => "/v1/enclaves/{enclave}/lakes/{lake}",
             Self::Keys(_) => "/v1/enclaves/{enclave}/keys",
             Self::Key(..) => "/v1/enclaves/{enclave}/keys/{key}",
             Self::KeyVersions(..) => "/v1/enclaves/{enclave}/keys/{key}/versions",
@@ -283,6 +290,10 @@ fn parse_version(text: &str) -> Result<KeyVersion, Refusal> {
         let detail = "a key version is a number from 1";
         Refusal::new(Code::BadRequest, detail)
     })
+}
+
+fn parse_lake(text: &str) -> Result<LakeId, Refusal> {
+    LakeId::parse(text).ok_or_else(|| Refusal::new(Code::BadRequest, "a lake is 32 hex digits"))
 }
 
 fn parse_identity(text: &str) -> Result<Identity, Refusal> {

@@ -7,6 +7,7 @@
 //! kms/h/<identity>             the enclave an identity is of    sealed under the system's key
 //! kms/d/<time>/<enclave>/<key> when a key is due for something  empty: the key's row says what
 //! kms/p/<enclave>/<policy>     policy                           sealed under the enclave key
+//! kms/l/<enclave>/<lake>       what keys guard in a lake        sealed under the enclave key
 //! kms/s/<name>                 singletons (audit key, anchor)   sealed under the system's key
 //! ```
 //!
@@ -15,6 +16,7 @@
 
 mod identity;
 mod key;
+mod lake;
 
 use bytes::Bytes;
 use moat_kms_client::Identity;
@@ -23,6 +25,7 @@ use moat_types::{EnclaveName, KeyName, SecretBytes, UnixMillis};
 pub(crate) use identity::IdentityRow;
 pub use key::Algorithm;
 pub(crate) use key::{Deletion, KeyRow, VersionRow};
+pub(crate) use lake::{HoldingRow, LakeRow};
 
 use crate::codec::{Malformed, Reader, Writer};
 use crate::policy::Policy;
@@ -79,6 +82,10 @@ pub(crate) fn home_row(identity: &Identity) -> Bytes {
 
 pub(crate) fn policy_row(scope: &Scope, policy: &str) -> Bytes {
     format!("kms/p/{}/{policy}", scope.as_str()).into()
+}
+
+pub(crate) fn lake_row(enclave: &str, lake: &str) -> Bytes {
+    format!("kms/l/{enclave}/{lake}").into()
 }
 
 /// The beginning of all rows of what is due.

@@ -341,6 +341,34 @@ async fn the_wrong_identity_gets_nothing_from_any_path() {
     rig.stop().await;
 }
 
+/// The server's own list of paths is covered by the walk, so a new one can't be forgotten there.
+#[tokio::test]
+async fn no_path_is_missing_in_the_walk() {
+    /// Anyone may ask for the version; both logs and descriptions of identities are walked with
+    /// paths of their own.
+    const ELSEWHERE: [&str; 3] = [
+        "/version",
+        "/v1/identity/describe/",
+        "/v1/identity/self/describe",
+    ];
+    let rig = Rig::start().await;
+    let mut root = rig.root_client().await;
+    let apis = root.get("/v1/api").await.json();
+    let apis = apis.as_array().unwrap();
+    assert!(apis.len() > 20);
+    for api in apis {
+        let (method, path) = (
+            api["method"].as_str().unwrap(),
+            api["path"].as_str().unwrap(),
+        );
+        let walked = walk()
+            .iter()
+            .any(|(by, at, _)| *by == method && at.starts_with(path));
+        assert!(walked || ELSEWHERE.contains(&path), "{method} {path}");
+    }
+    rig.stop().await;
+}
+
 #[tokio::test]
 async fn without_a_certificate_only_the_version_is_told() {
     let rig = Rig::start().await;

@@ -20,6 +20,7 @@ pub(crate) const KEY_ENCRYPT: u16 = 205;
 pub(crate) const KEY_DECRYPT: u16 = 206;
 pub(crate) const KEY_GENERATE: u16 = 207;
 pub(crate) const KEY_LIST: u16 = 208;
+pub(crate) const KEY_LIST_VERSIONS: u16 = 209;
 pub(crate) const KEY_MAC: u16 = 210;
 pub(crate) const POLICY_CREATE: u16 = 301;
 pub(crate) const POLICY_DELETE: u16 = 302;

@@ -1,5 +1,7 @@
 //! What is refused, and that the words are those that clients compare.
 
+use std::collections::BTreeSet;
+
 use http::StatusCode;
 use moat_kms_client::{ApiKey, Privilege};
 use moat_types::SystemRandom;
@@ -108,6 +110,32 @@ async fn nobody_sees_or_changes_what_is_in_an_enclave_that_is_not_theirs() {
     assert_eq!(lake.list(POLICY_LIST, "", 0).await, ["p"]);
     let status = lake.call(IDENTITY_STATUS, named(&victim)).await.unwrap();
     assert_eq!((status.number(2), status.text(3)), (3, ""));
+    rig.stop().await;
+}
+
+/// Every code that the server knows is walked above: one that is not in the list is unknown to it,
+/// or has no meaning on this wire. So a new command can't be forgotten there.
+#[tokio::test]
+async fn no_command_is_missing_in_the_walk() {
+    let rig = Rig::start().await;
+    let mut lake = operator(&rig, "lake").await;
+    let mut system = operator(&rig, "").await;
+    let walked: BTreeSet<u16> = every_command("h1:x").iter().map(|one| one.0).collect();
+    let own = moat_kms::Command::ALL.iter();
+    let own = own.map(|command| *command as u16);
+    let of_wire: BTreeSet<u16> = own.filter(|code| *code < 1000).collect();
+    let missing: Vec<_> = of_wire.difference(&walked).collect();
+    assert_eq!(
+        missing,
+        [&KEY_LIST_VERSIONS],
+        "it has no message on this wire"
+    );
+    for code in (0..2000).filter(|code| !walked.contains(code)) {
+        for client in [&mut lake, &mut system] {
+            let (status, text) = client.call(code, named("k")).await.unwrap_err();
+            assert!([400, 501].contains(&status), "{code}: {status} {text}");
+        }
+    }
     rig.stop().await;
 }
 
@@ -245,7 +273,9 @@ async fn paths_and_methods_that_are_not_served_say_so() {
         ("GET", "/v1/debug/log", StatusCode::METHOD_NOT_ALLOWED),
         ("POST", "/v1/health/metrics", StatusCode::METHOD_NOT_ALLOWED),
         ("POST", "/v1/debug/nothing", StatusCode::NOT_FOUND),
-        ("GET", "/v1/db", StatusCode::NOT_IMPLEMENTED),
+        ("GET", "/v1/db", StatusCode::OK),
+        ("PUT", "/v1/db", StatusCode::NOT_IMPLEMENTED),
+        ("POST", "/v1/db", StatusCode::METHOD_NOT_ALLOWED),
         ("POST", "/v1/debug/pprof", StatusCode::NOT_IMPLEMENTED),
         ("POST", "/v1/debug/restart", StatusCode::NOT_IMPLEMENTED),
         ("POST", "/v1/rpc/vote", StatusCode::NOT_IMPLEMENTED),
@@ -267,7 +297,11 @@ async fn paths_and_methods_that_are_not_served_say_so() {
     let refused = nobody.call(KEY_GENERATE, named("k")).await;
     assert_eq!(refused.unwrap_err().0, 401);
     let (mut stranger, _) = member(&rig, "other", Privilege::Admin).await;
-    for (method, path) in [("POST", "/v1/debug/log"), ("GET", "/v1/health/metrics")] {
+    for (method, path) in [
+        ("POST", "/v1/debug/log"),
+        ("GET", "/v1/health/metrics"),
+        ("GET", "/v1/db"),
+    ] {
         let answer = stranger.send(method, path, "").await;
         let text = Fields::parse(&answer.body).text(1).to_owned();
         assert_eq!((answer.status, text.as_str()), DENIED, "{path}");

@@ -40,6 +40,17 @@ pub(crate) fn object_prefix(bucket: &BucketName) -> Bytes {
     join(b'O', &[bucket.as_str().as_bytes(), END])
 }
 
+/// The current rows of all objects.
+pub(crate) fn objects() -> Range<Bytes> {
+    Bytes::from_static(b"O")..Bytes::from_static(b"P")
+}
+
+/// The bucket of an object's row.
+pub(crate) fn bucket_of_object(row: &[u8]) -> Option<&[u8]> {
+    let rest = row.strip_prefix(b"O")?;
+    rest.split(|byte| *byte == END[0]).next()
+}
+
 pub(crate) fn inline_blob(id: BlobId) -> Bytes {
     join(b'I', &[id.as_bytes()])
 }
@@ -169,6 +180,11 @@ pub(crate) fn all_completed() -> Range<Bytes> {
 /// The format of the whole database.
 pub(crate) fn format() -> Bytes {
     Bytes::from_static(b"Sformat")
+}
+
+/// The id of the lake.
+pub(crate) fn lake() -> Bytes {
+    Bytes::from_static(b"Slake")
 }
 
 #[cfg(test)]

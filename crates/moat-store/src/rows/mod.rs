@@ -13,7 +13,7 @@
 //! | `D` | upload id | result of a completed upload |
 //! | `E` | bucket, 0, epoch id | wrapped epoch key |
 //! | `C` | bucket, 0, KMS key | the epoch that seals new objects |
-//! | `S` | name | format of the database |
+//! | `S` | name | format of the database; id of the lake |
 //!
 //! Formats are documented in `docs/design/0002-metadata.md`.
 
@@ -30,7 +30,7 @@ pub(crate) use bucket::{BucketRow, DefaultEncryption};
 pub(crate) use codec::Damaged;
 pub(crate) use manifest::{ManifestRow, Segment};
 pub(crate) use object::{
-    Attributes, Body, Checksum, Entry, Envelope, ListedObject, ObjectRow, Scheme,
+    Attributes, Body, Checksum, Entry, Envelope, ListedObject, ObjectRow, Scheme, sealed_under,
 };
 pub(crate) use part::{PartContent, PartRow};
 pub(crate) use references::{References, Tombstone};

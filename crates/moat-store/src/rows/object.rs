@@ -171,6 +171,24 @@ impl<'a> ListedObject<'a> {
     }
 }
 
+/// The size of an object and the name of the KMS key that it is sealed under, if it is under one,
+/// read from its row without decoding the rest.
+pub(crate) fn sealed_under(row: &[u8]) -> Result<(u64, Option<&str>), Damaged> {
+    let mut from = Decoder::new(row, WHAT);
+    let listed = ListedObject::decode_from(&mut from)?;
+    let key = match from.u8()? {
+        0 => Some(from.text()?),
+        1 => {
+            // What the client called it; the name stands behind.
+            from.text()?;
+            Some(from.text()?)
+        }
+        2 => None,
+        _ => return Err(Damaged("envelope")),
+    };
+    Ok((listed.size, key))
+}
+
 impl Entry {
     pub(super) fn encode(&self, out: &mut Encoder) {
         // Clocks before 1970 are refused at start, so the time is never negative.

@@ -8,7 +8,7 @@ use futures_util::future::BoxFuture;
 use http_body_util::BodyExt as _;
 use md5::{Digest as _, Md5};
 use moat_blob::Disk;
-use moat_crypto::{EpochKey, EpochScope, KeyRing, KeyRingError, NewEpoch, RewrappedEpoch};
+use moat_crypto::{Census, EpochKey, EpochScope, KeyRing, KeyRingError, NewEpoch, RewrappedEpoch};
 use moat_meta::{Embedded, Options};
 use moat_s3::request::{Conditions, CustomerKey, KmsKeyId, SseRequest};
 use moat_types::{
@@ -143,6 +143,10 @@ impl KeyRing for Ring {
     fn check(&self, key: KeyName) -> BoxFuture<'_, std::result::Result<(), KeyRingError>> {
         Box::pin(async move { self.usable(&key) })
     }
+
+    fn report(&self, _: Census) -> BoxFuture<'_, std::result::Result<(), KeyRingError>> {
+        Box::pin(async { Ok(()) })
+    }
 }
 
 pub(super) struct World {
@@ -201,6 +205,30 @@ impl World {
         asked: SseRequest,
         condition: &Conditions,
     ) -> Result<Written> {
+        self.try_put_in(&bucket(), name, content, asked, condition)
+            .await
+    }
+
+    pub(super) async fn put_in(
+        &self,
+        bucket: &BucketName,
+        name: &str,
+        content: &[u8],
+        asked: SseRequest,
+    ) -> Written {
+        self.try_put_in(bucket, name, content, asked, &Conditions::default())
+            .await
+            .unwrap()
+    }
+
+    async fn try_put_in(
+        &self,
+        bucket: &BucketName,
+        name: &str,
+        content: &[u8],
+        asked: SseRequest,
+        condition: &Conditions,
+    ) -> Result<Written> {
         let payload = Pieces::new(content);
         let description = Description {
             headers: vec![("content-type".into(), b"text/x-very-distinctive".to_vec())],
@@ -208,14 +236,7 @@ impl World {
             storage_class: String::new(),
         };
         self.store
-            .put_object(
-                &bucket(),
-                &key(name),
-                asked,
-                description,
-                condition,
-                payload,
-            )
+            .put_object(bucket, &key(name), asked, description, condition, payload)
             .await
     }
 

@@ -5,10 +5,14 @@
 //! | POST | `/v1/kms`, `/v1/kms/`, `/v1/kms/E` | that of its frames, see [`commands`] | [`BODY_BYTES_MAX`] |
 //! | GET | `/v1/health/metrics` | `METRICS:READ` (system) | 0 |
 //! | POST | `/v1/debug/log` | `LOG:READ` (system) | 4 KiB |
+//! | GET | `/v1/db` | `SYSTEM:BACKUP` (system): a backup, as `moat kms backup` takes it | 0 |
 //!
 //! `/version` and the health paths are answered by the native front, in a form that these clients
 //! read. What the protocol has besides is answered 501 with the reason: profiles and restarts
 //! belong to the tools of the operating system, and `/v1/rpc` is between nodes of the original.
+//! `PUT /v1/db` would put another state under a server that serves, and under the other nodes of
+//! its database: keys made since the backup would be gone with what they guard, while stores
+//! still hold leases of them. A restore is `moat kms restore`, into a new place.
 //!
 //! Every answer has a `Content-Length` and is never compressed, because these clients fail on any
 //! other. A body is read and checked whole before anything is done; what changes something is then
@@ -89,6 +93,10 @@ async fn handle<M: MetaStore>(
             front.core.check_metrics(&caller).await?;
             Ok(moat_net::metrics::response())
         }
+        Route::Database => {
+            let (file, _) = front.core.backup(&caller).await?;
+            Ok(respond_with(file))
+        }
         Route::Absent(why) => Err(Refusal::new(StatusCode::NOT_IMPLEMENTED, why)),
     }
 }
@@ -115,7 +123,11 @@ async fn run_commands<M: MetaStore>(
 
 /// An answer with a message. Nothing here may be kept by anyone: answers hold keys.
 fn respond(message: Writer) -> Response<Body> {
-    let message = message.into_bytes();
+    respond_with(message.into_bytes())
+}
+
+fn respond_with(message: impl Into<Bytes>) -> Response<Body> {
+    let message = message.into();
     // Said explicitly, because over HTTP/2 an empty body would go without it.
     let length = HeaderValue::from(message.len());
     let mut response = Response::new(Body::full(message));
@@ -134,6 +146,8 @@ enum Route {
     Commands(Scope),
     Metrics,
     Logs,
+    /// The state as a whole.
+    Database,
     /// What the protocol knows and this server does not, and why.
     Absent(&'static str),
 }
@@ -145,7 +159,7 @@ impl Route {
             "/v1/kms" | "/v1/kms/" => Self::Commands(Scope::System),
             "/v1/health/metrics" => Self::Metrics,
             "/v1/debug/log" => Self::Logs,
-            "/v1/db" => Self::Absent("this path is not served: back up with `moat kms backup`"),
+            "/v1/db" => Self::Database,
             "/v1/debug/pprof" => Self::Absent("this server has no profiler built in: use perf"),
             "/v1/debug/restart" => {
                 Self::Absent("this server does not restart itself: use its service manager")
@@ -167,9 +181,13 @@ impl Route {
     }
 
     fn check_method(&self, method: &Method) -> Result<(), Refusal> {
+        if *self == Self::Database && *method == Method::PUT {
+            let why = "a server that serves is not overwritten: use `moat kms restore`, into a new folder";
+            return Err(Refusal::new(StatusCode::NOT_IMPLEMENTED, why));
+        }
         let expected = match self {
             Self::Commands(_) | Self::Logs => Method::POST,
-            Self::Metrics => Method::GET,
+            Self::Metrics | Self::Database => Method::GET,
             Self::Absent(_) => return Ok(()),
         };
         if *method == expected {
