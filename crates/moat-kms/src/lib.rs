@@ -40,5 +40,5 @@ pub use hsm::{Hsm, HsmError, HsmKey, TokenKey, TokenUri, UriError};
 pub use kes_store::{StoredKeyError, parse_minio_secret_key, parse_stored_key};
 pub use policy::{Command, PATTERNS_MAX, PathPolicy, Policy, PolicyError, Verdict};
 pub use rows::{Algorithm, Origin, Scope};
-pub use wires::body::BODY_TIMEOUT;
+pub use wires::body::{BODIES_BYTES_MAX, BODY_TIMEOUT};
 pub use wires::{KmsServer, ServerInfo};

@@ -443,3 +443,34 @@ async fn an_identity_that_asks_too_often_is_told_when_to_ask_again() {
     assert_eq!(line.outcome, Some(Outcome::Error));
     core.key_info(&root, &lake, &k).await.unwrap();
 }
+
+#[tokio::test]
+async fn refusals_for_asking_too_often_are_few_lines_that_say_how_many_they_were() {
+    let world = World::new();
+    let core = world.open_with_key().await;
+    let (root, lake, k) = (root(), lake(), key("k"));
+    core.set_rate_limit(Some(RateLimit {
+        per_second: 1,
+        burst: 1,
+    }));
+    core.key_info(&root, &lake, &k).await.unwrap();
+    let started = std::time::Instant::now();
+    for _ in 0..500 {
+        let refused = core.key_info(&root, &lake, &k).await;
+        assert!(matches!(refused, Err(Error::RateLimited { .. })));
+    }
+    let seconds = 1 + started.elapsed().as_secs() as usize;
+    core.close().await.unwrap();
+    drop(core);
+
+    let core = world.open().await;
+    let lines = audit(&core, 1000).await;
+    let refused = lines.iter().filter(|l| l.outcome == Some(Outcome::Error));
+    let reasons: Vec<_> = refused.filter_map(|line| line.reason.clone()).collect();
+    assert!(reasons.len() <= 1 + seconds, "{reasons:?}");
+    let others = reasons.iter().filter_map(|reason| {
+        let (_, count) = reason.split_once("(and ")?;
+        count.split_once(' ')?.0.parse::<usize>().ok()
+    });
+    assert_eq!(reasons.len() + others.sum::<usize>(), 500, "{reasons:?}");
+}

@@ -19,6 +19,7 @@ mod lifecycle;
 mod limits;
 mod permit;
 mod policies;
+mod refusals;
 mod trail;
 
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
@@ -174,6 +175,7 @@ pub struct Core<M> {
     /// Hand the audit on. They end with it.
     exporters: Mutex<Vec<JoinHandle<()>>>,
     limiter: limits::Limiter,
+    refusals: refusals::Refusals,
     /// Whether the streams of this core are to end.
     ending: watch::Sender<bool>,
     meters: trail::Meters,
@@ -231,6 +233,7 @@ impl<M: MetaStore> Core<M> {
             keeper: Mutex::default(),
             exporters: Mutex::default(),
             limiter: limits::Limiter::default(),
+            refusals: refusals::Refusals::default(),
             ending: watch::Sender::new(false),
             meters: trail::Meters::new(),
         });
@@ -238,6 +241,7 @@ impl<M: MetaStore> Core<M> {
         let keeper = tokio::spawn(keep_anchors(Arc::downgrade(&core), core.audit.anchors()));
         *core.keeper() = Some(keeper);
         tokio::spawn(due::watch(Arc::downgrade(&core)));
+        tokio::spawn(refusals::watch(Arc::downgrade(&core)));
         Ok(core)
     }
 
@@ -246,6 +250,7 @@ impl<M: MetaStore> Core<M> {
     /// # Errors
     /// `OpenError` if the checkpoint could not be written.
     pub async fn close(&self) -> Result<(), OpenError> {
+        self.tell_refusals(true).await;
         let closed = self.audit.close().await;
         let exporters: Vec<_> = {
             let mut exporters = self

@@ -8,6 +8,7 @@ use metrics::{Counter, Histogram};
 use moat_meta::MetaStore;
 use moat_types::{BucketName, EpochId, KeyName, KeyVersion};
 
+use super::refusals::Refusals;
 use super::{Caller, Core};
 use crate::audit::{AuditLog, Facts, Outcome};
 use crate::error::Error;
@@ -17,6 +18,7 @@ use crate::rows::Scope;
 /// What is known of an operation that is under way.
 pub(super) struct Trail<'a> {
     audit: &'a AuditLog,
+    refusals: &'a Refusals,
     started: Instant,
     facts: Facts,
     begun: bool,
@@ -107,6 +109,7 @@ impl<M: MetaStore> Core<M> {
     pub(super) fn trail(&self, caller: &Caller, scope: &Scope, command: Command) -> Trail<'_> {
         Trail {
             audit: &self.audit,
+            refusals: &self.refusals,
             started: Instant::now(),
             facts: Facts {
                 time: self.state.clock.now(),
@@ -182,7 +185,13 @@ impl Trail<'_> {
     }
 
     async fn end<T>(&mut self, result: Result<T, Error>, durable: bool) -> Result<T, Error> {
-        let facts = self.close(&result);
+        let mut facts = self.close(&result);
+        if matches!(result, Err(Error::RateLimited { .. })) {
+            match self.refusals.gather(facts, tokio::time::Instant::now()) {
+                Some(first) => facts = first,
+                None => return result,
+            }
+        }
         let written = if self.begun || (durable && result.is_ok()) {
             self.audit.commit(facts).await
         } else {

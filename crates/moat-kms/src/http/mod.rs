@@ -9,7 +9,7 @@
 //! `/v1/openapi.json` is made. A batch is decided item by item; one that names a key that does not
 //! exist is a success with a problem in that place.
 //!
-//! A body has [`body::BODY_TIMEOUT`] to arrive. Everything else waits only for the metadata engine and
+//! A body has [`BODY_TIMEOUT`](crate::BODY_TIMEOUT) to arrive. Everything else waits only for the metadata engine and
 //! the audit's disk. What was begun is finished even if the caller goes away.
 
 mod access;
@@ -28,7 +28,7 @@ use moat_kms_client::Code;
 use moat_meta::MetaStore;
 use moat_net::Body;
 
-use crate::wires::body::{self, BodyError};
+use crate::wires::body::BodyError;
 use crate::wires::{Exchange, Front};
 use answer::Refusal;
 use operations::Verb;
@@ -65,7 +65,8 @@ async fn respond<M: MetaStore>(
     })?;
     let route = route?;
     let operation = route.operation(&head.method)?;
-    let body = read_body(body, operation.body_bytes_max).await?;
+    let read = (front.bodies).read(&caller.identity, body, operation.body_bytes_max);
+    let body = (read.await).map_err(|e| bad_body(e, operation.body_bytes_max))?;
     *exchange.bytes_in = body.len() as u64;
     let call = handlers::Call {
         caller,
@@ -115,15 +116,19 @@ async fn answer_anyone<M: MetaStore>(
     }
 }
 
-async fn read_body(body: Incoming, bytes_max: usize) -> Result<bytes::Bytes, Refusal> {
-    body::read(body, bytes_max).await.map_err(|e| match e {
+fn bad_body(error: BodyError, bytes_max: usize) -> Refusal {
+    match error {
         BodyError::TooLarge => {
             let detail = format!("the body may have at most {bytes_max} bytes here");
             Refusal::new(Code::TooLarge, detail)
         }
+        BodyError::Busy => {
+            let detail = "too many bytes of requests of this identity are under way";
+            Refusal::new(Code::RateLimited, detail)
+        }
         BodyError::Broken => Refusal::new(Code::BadRequest, "the body broke off"),
         BodyError::Timeout => Refusal::new(Code::Timeout, "the body did not come in time"),
-    })
+    }
 }
 
 /// Parses path and query as a request's; see `crate::fuzzing`.

@@ -33,6 +33,7 @@ use moat_net::{Body, Peer, Service};
 use moat_types::{EnclaveName, Random};
 
 use crate::core::{Caller, Core};
+use body::Bodies;
 use kes::KesFront;
 
 /// The enclave of an installation that has only one.
@@ -73,7 +74,16 @@ impl<M: MetaStore> KmsServer<M> {
             random,
             started: Instant::now(),
             kes: KesFront::new(enclave),
+            bodies: Bodies::default(),
         }))
+    }
+
+    /// Limits how many bytes of requests one identity may have under way at once, and so the
+    /// largest request; [`BODIES_BYTES_MAX`](body::BODIES_BYTES_MAX) if it is never called.
+    #[must_use]
+    pub fn with_size_limit(self, bytes_max: usize) -> Self {
+        self.0.bodies.set_bytes_max(bytes_max);
+        self
     }
 }
 
@@ -119,6 +129,7 @@ pub(crate) struct Front<M> {
     /// When this server began to serve.
     pub(crate) started: Instant,
     pub(crate) kes: KesFront,
+    pub(crate) bodies: Bodies,
 }
 
 /// One request, without its body.

@@ -1,6 +1,7 @@
 //! The second stage of configuration: what it means. Services and commands see only [`Config`];
 //! every problem is collected and all are reported together.
 
+mod kms;
 mod proxy;
 pub(crate) mod raw;
 pub(crate) mod settings;
@@ -32,9 +33,6 @@ const STORE_LISTEN_DEFAULT: &str = "0.0.0.0:9000";
 const KMS_LISTEN_DEFAULT: &str = "0.0.0.0:7373";
 /// Long enough to bridge a restart of the key manager, short enough for a revocation.
 const LEASE_TTL_DEFAULT: &str = "5m";
-/// Shorter leases would make the key manager part of every request; longer ones would make
-/// disabling a key a promise for tomorrow.
-const LEASE_SECONDS: std::ops::RangeInclusive<u64> = 1..=3600;
 /// What S3 answers for the classic region, and what clients send that were told none.
 const REGION_DEFAULT: &str = "us-east-1";
 /// Server lines about requests are not logged by default; starts, ends and trouble are.
@@ -121,6 +119,8 @@ pub(crate) struct KmsConfig {
     pub(crate) lease_ttl: Duration,
     /// How often one identity may ask; `None`: as often as it likes.
     pub(crate) rate_limit: Option<RateLimit>,
+    /// Bytes of requests that one identity may have under way.
+    pub(crate) size_limit: usize,
     pub(crate) audit_export: AuditExportConfig,
     /// Where the state is, if several key managers share it; `None`: in the folder.
     pub(crate) database: Option<DatabaseConfig>,
@@ -283,8 +283,9 @@ fn interpret(raw: &Raw, problems: &mut Vec<String>) -> Config {
                 .optional("kms.hsm_key", |text| HsmPlace::parse(text).ok())
                 .unwrap_or_else(|| HsmPlace::File(data.hsm_key())),
             hsm_keys_old: reader.list("kms.hsm_keys_old", |text| HsmPlace::parse(text).ok()),
-            lease_ttl: reader.one("kms.lease_ttl", LEASE_TTL_DEFAULT, lease_ttl),
-            rate_limit: reader.one("kms.rate_limit", "off", rate_limit),
+            lease_ttl: reader.one("kms.lease_ttl", LEASE_TTL_DEFAULT, kms::lease_ttl),
+            rate_limit: reader.one("kms.rate_limit", "off", kms::rate_limit),
+            size_limit: reader.one("kms.size_limit", kms::SIZE_LIMIT, kms::size_limit),
             audit_export: AuditExportConfig {
                 targets: reader.list("kms.audit_export", ExportPlace::parse),
                 ca: reader.optional("kms.audit_export_ca", path),
@@ -513,30 +514,6 @@ impl Reader<'_> {
 
 fn path(text: &str) -> Option<PathBuf> {
     (!text.is_empty()).then(|| PathBuf::from(text))
-}
-
-/// `off`, or operations a second for each identity.
-fn rate_limit(text: &str) -> Option<Option<RateLimit>> {
-    if text == "off" {
-        return Some(None);
-    }
-    let number = text.strip_suffix("/s").unwrap_or(text).parse().ok()?;
-    (number > 0).then(|| Some(RateLimit::per_second(number)))
-}
-
-/// `30s`, `5m` or `1h`, within [`LEASE_SECONDS`].
-fn lease_ttl(text: &str) -> Option<Duration> {
-    let (number, unit) = text.split_at_checked(text.len().checked_sub(1)?)?;
-    let seconds_each = match unit {
-        "s" => 1,
-        "m" => 60,
-        "h" => 3600,
-        _ => return None,
-    };
-    let seconds = number.parse::<u64>().ok()?.checked_mul(seconds_each)?;
-    LEASE_SECONDS
-        .contains(&seconds)
-        .then(|| Duration::from_secs(seconds))
 }
 
 #[cfg(test)]

@@ -139,6 +139,11 @@ pub(crate) const SETTINGS: &[Setting] = &[
         &["MOAT_KMS_RATE_LIMIT"],
         "off, or operations a second, as 1000/s",
     ),
+    one(
+        "kms.size_limit",
+        &["MOAT_KMS_SIZE_LIMIT"],
+        "2MiB to 4GiB, as 64MiB",
+    ),
     list(
         "kms.audit_export",
         &["MOAT_KMS_AUDIT_EXPORT"],

@@ -66,7 +66,8 @@ impl KmsServer {
             info,
             random,
             config.kms.kes_enclave.clone(),
-        );
+        )
+        .with_size_limit(config.kms.size_limit);
         Ok(Self {
             bound: Bound {
                 listener,

@@ -38,7 +38,7 @@ use moat_net::Body;
 use moat_types::EnclaveName;
 
 use super::body::BodyError;
-use super::{Exchange, Front, ServerInfo, body as request_body};
+use super::{Exchange, Front, ServerInfo};
 use crate::core::{Caller, Core};
 use crate::rows::Scope;
 use answer::{Answer, Refusal, text};
@@ -98,7 +98,9 @@ async fn respond<M: MetaStore>(
     let caller = exchange
         .caller()
         .ok_or_else(|| Refusal::bad_request(text::NO_CERTIFICATE))?;
-    let body = read_body(body, route.api.body_bytes_max.max(IGNORED_BODY)).await?;
+    let bytes_max = route.api.body_bytes_max.max(IGNORED_BODY);
+    let read = front.bodies.read(&caller.identity, body, bytes_max);
+    let body = read.await.map_err(bad_body)?;
     *exchange.bytes_in = body.len() as u64;
     let (enclave, place) = place_of(front, &caller, &head.headers).await?;
     let action = route.api.action;
@@ -197,19 +199,21 @@ async fn place_of<M: MetaStore>(
     })
 }
 
-async fn read_body(body: Incoming, bytes_max: usize) -> Result<Bytes, Refusal> {
-    request_body::read(body, bytes_max)
-        .await
-        .map_err(|e| match e {
-            BodyError::TooLarge => {
-                Refusal::new(StatusCode::PAYLOAD_TOO_LARGE, "request body too large")
-            }
-            BodyError::Broken => Refusal::bad_request("the request body broke off"),
-            BodyError::Timeout => {
-                let message = "the request body did not come in time";
-                Refusal::new(StatusCode::REQUEST_TIMEOUT, message)
-            }
-        })
+fn bad_body(error: BodyError) -> Refusal {
+    match error {
+        BodyError::TooLarge => {
+            Refusal::new(StatusCode::PAYLOAD_TOO_LARGE, "request body too large")
+        }
+        BodyError::Busy => {
+            let message = "too many bytes of requests of this identity are under way";
+            Refusal::new(StatusCode::TOO_MANY_REQUESTS, message)
+        }
+        BodyError::Broken => Refusal::bad_request("the request body broke off"),
+        BodyError::Timeout => {
+            let message = "the request body did not come in time";
+            Refusal::new(StatusCode::REQUEST_TIMEOUT, message)
+        }
+    }
 }
 
 /// A request in KES's own request metrics.

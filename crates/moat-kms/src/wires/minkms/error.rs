@@ -114,6 +114,10 @@ impl From<BodyError> for Refusal {
                 StatusCode::PAYLOAD_TOO_LARGE,
                 format!("a request may have at most {} bytes", super::BODY_BYTES_MAX),
             ),
+            BodyError::Busy => Self::new(
+                StatusCode::TOO_MANY_REQUESTS,
+                "too many bytes of requests of this identity are under way",
+            ),
             BodyError::Broken => Self::bad_request("the request broke off"),
             BodyError::Timeout => Self::new(
                 StatusCode::REQUEST_TIMEOUT,

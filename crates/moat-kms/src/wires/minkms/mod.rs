@@ -37,7 +37,7 @@ use moat_net::Body;
 use moat_types::EnclaveName;
 use percent_encoding::percent_decode_str;
 
-use super::{Exchange, Front, body};
+use super::{Exchange, Front};
 use crate::core::Caller;
 use crate::policy::Command;
 use crate::rows::Scope;
@@ -76,12 +76,14 @@ async fn handle<M: MetaStore>(
     })?;
     match route {
         Route::Commands(scope) => {
-            let body = body::read(body, BODY_BYTES_MAX).await?;
+            let read = (front.bodies).read(&caller.identity, body, BODY_BYTES_MAX);
+            let body = read.await?;
             *exchange.bytes_in = body.len() as u64;
             run_commands(front, caller, scope, body).await.map(respond)
         }
         Route::Logs => {
-            let body = body::read(body, LOG_REQUEST_BYTES_MAX).await?;
+            let read = (front.bodies).read(&caller.identity, body, LOG_REQUEST_BYTES_MAX);
+            let body = read.await?;
             *exchange.bytes_in = body.len() as u64;
             let wanted = logs::Wanted::parse(&body)?;
             let (scope, command) = (Scope::System, Command::LogRead);

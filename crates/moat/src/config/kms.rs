@@ -1,0 +1,69 @@
+//! How the limits and times of the key manager are written.
+
+use std::time::Duration;
+
+use moat_kms::RateLimit;
+
+/// Shorter leases would make the key manager part of every request; longer ones would make
+/// disabling a key a promise for tomorrow.
+const LEASE_SECONDS: std::ops::RangeInclusive<u64> = 1..=3600;
+/// As [`moat_kms::BODIES_BYTES_MAX`].
+pub(super) const SIZE_LIMIT: &str = "64MiB";
+
+/// `off`, or operations a second for each identity.
+pub(super) fn rate_limit(text: &str) -> Option<Option<RateLimit>> {
+    if text == "off" {
+        return Some(None);
+    }
+    let number = text.strip_suffix("/s").unwrap_or(text).parse().ok()?;
+    (number > 0).then(|| Some(RateLimit::per_second(number)))
+}
+
+/// `64MiB`: at least what a request without a batch may have, at most what a machine has to spare.
+pub(super) fn size_limit(text: &str) -> Option<usize> {
+    const RANGE: std::ops::RangeInclusive<usize> = 2 << 20..=4 << 30;
+    let (number, unit) = match (text.strip_suffix("MiB"), text.strip_suffix("GiB")) {
+        (Some(number), _) => (number, 1 << 20),
+        (_, Some(number)) => (number, 1 << 30),
+        _ => return None,
+    };
+    let bytes = number.parse::<usize>().ok()?.checked_mul(unit)?;
+    RANGE.contains(&bytes).then_some(bytes)
+}
+
+/// `30s`, `5m` or `1h`, within [`LEASE_SECONDS`].
+pub(super) fn lease_ttl(text: &str) -> Option<Duration> {
+    let (number, unit) = text.split_at_checked(text.len().checked_sub(1)?)?;
+    let seconds_each = match unit {
+        "s" => 1,
+        "m" => 60,
+        "h" => 3600,
+        _ => return None,
+    };
+    let seconds = number.parse::<u64>().ok()?.checked_mul(seconds_each)?;
+    LEASE_SECONDS
+        .contains(&seconds)
+        .then(|| Duration::from_secs(seconds))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn sizes_have_a_unit_and_bounds() {
+        assert_eq!(size_limit(SIZE_LIMIT), Some(moat_kms::BODIES_BYTES_MAX));
+        assert_eq!(size_limit("1GiB"), Some(1 << 30));
+        for bad in [
+            "",
+            "64",
+            "1MiB",
+            "5GiB",
+            "-1MiB",
+            "64mib",
+            "99999999999999GiB",
+        ] {
+            assert_eq!(size_limit(bad), None, "{bad}");
+        }
+    }
+}
