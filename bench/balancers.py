@@ -1,6 +1,6 @@
 """The load balancers of `bench/proxy.py`: each in front of one TLS responder, with a plain and a TLS listener, and equal settings.
 
-Equal means: two threads or workers, TLS 1.3 on both sides with the default suites, the upstream's certificate checked, kept connections to it, no
+Equal means: a thread or worker for each processor, TLS 1.3 on both sides with the default suites, the upstream's certificate checked, kept connections to it, no
 access log, bodies streamed.
 """
 
@@ -16,7 +16,8 @@ from harness.stack import moat_binary
 
 # Each is up within a second; a busy machine takes longer.
 START_SECONDS_MAX = 30.0
-THREADS = 2
+# As many as Moat starts by itself.
+THREADS = len(os.sched_getaffinity(0))
 # More than any row opens; each is two files, and many systems allow 20,000 of them.
 CONNECTIONS_MAX = 8000
 
@@ -56,7 +57,7 @@ class Balancer:
     def start(self) -> None:
         """Starts it and waits until both listeners answer."""
         clean = {name: value for name, value in os.environ.items() if not name.startswith(("MOAT_", "MINIO_", "SIDEKICK_"))}
-        self.process = Process(self.name, self.argv(), self.folder / "log", env={**clean, "TOKIO_WORKER_THREADS": str(THREADS)}, cwd=self.folder)
+        self.process = Process(self.name, self.argv(), self.folder / "log", env=clean, cwd=self.folder)
         wait_until(f"{self.name} serves", self.serves, START_SECONDS_MAX, self.process)
 
     def serves(self) -> bool:

@@ -5,7 +5,7 @@
 //! frames that wait for the peer. [`Activity::verdict`] compares these with the limits. A timer
 //! per request or per read would do the same at several times the cost.
 
-use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering::Relaxed};
+use std::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering::Relaxed};
 use std::time::Duration;
 
 use tokio::time::Instant;
@@ -23,6 +23,7 @@ pub(crate) struct Activity {
     last_request_end: AtomicU64,
     /// Whether the last request had a body; see `Socket`'s lingering close.
     body_expected: AtomicUsize,
+    tunnel: AtomicBool,
 }
 
 /// What is to be done with a connection.
@@ -48,6 +49,7 @@ impl Activity {
             last_write: AtomicU64::new(0),
             last_request_end: AtomicU64::new(0),
             body_expected: AtomicUsize::new(0),
+            tunnel: AtomicBool::new(false),
         }
     }
 
@@ -101,6 +103,16 @@ impl Activity {
     /// Whether the peer may still be sending a body that nobody read.
     pub(crate) fn expects_body(&self) -> bool {
         self.body_expected.load(Relaxed) != 0
+    }
+
+    /// From now on the connection carries another protocol than HTTP.
+    pub(crate) fn becomes_tunnel(&self) {
+        self.tunnel.store(true, Relaxed);
+    }
+
+    /// Whether it carries another protocol.
+    pub(crate) fn is_tunnel(&self) -> bool {
+        self.tunnel.load(Relaxed)
     }
 
     /// `multiplexed`: HTTP/2, where bytes without a request may be pings and window updates.

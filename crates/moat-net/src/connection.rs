@@ -5,15 +5,16 @@ use std::future::Future;
 use std::io;
 use std::net::SocketAddr;
 use std::pin::Pin;
-use std::sync::Arc;
+use std::sync::{Arc, Mutex, PoisonError};
 use std::task::{Context, Poll, ready};
 
 use bytes::Bytes;
-use http::{Request, Response};
+use http::{Request, Response, StatusCode};
 use http_body::{Body as HttpBody, Frame, SizeHint};
 use hyper::body::Incoming;
 use hyper::server::conn::{http1, http2};
 use hyper::service::service_fn;
+use hyper::upgrade::OnUpgrade;
 use hyper_util::rt::{TokioExecutor, TokioIo, TokioTimer};
 use metrics::counter;
 use tokio::io::AsyncReadExt as _;
@@ -22,11 +23,16 @@ use tokio::net::TcpStream;
 use crate::activity::{Activity, Verdict};
 use crate::listener::ProxyProtocolFrom;
 use crate::socket::Socket;
+use crate::strict::Strict;
 use crate::tls::{Handshake, ServerTls};
-use crate::{Body, BoxError, ClientKey, Drain, Limits, Peer, Service, proxy_protocol};
+use crate::tunnel::Tunnel;
+use crate::{Body, BoxError, ClientKey, Drain, Limits, Offer, Peer, Service, proxy_protocol};
 
 /// What hyper may hold per connection of unread or unsent bytes; also how much it asks of a read.
 const BUFFER_BYTES: usize = 256 * 1024;
+/// How a connection that is HTTP/2 from its beginning starts (RFC 9113 section 3.4), as far as no
+/// method of HTTP/1.1 does.
+const HTTP2_BEGINS: &[u8; 4] = b"PRI ";
 /// HTTP/2 flow control: what a client may send before the service has read it, per stream and per
 /// connection. 1 MiB keeps a 10 Gbit/s link busy at 1 ms round trip.
 const STREAM_WINDOW: u32 = 1024 * 1024;
@@ -41,6 +47,8 @@ pub(crate) struct Shared<S> {
     pub(crate) limits: Limits,
     pub(crate) drain: Drain,
     pub(crate) proxy_protocol: Option<ProxyProtocolFrom>,
+    /// Whether plain connections may be HTTP/2.
+    pub(crate) h2c: bool,
 }
 
 /// Serves `stream` until it ends, by itself or because of a limit or the drain.
@@ -78,12 +86,18 @@ pub(crate) async fn serve<S: Service>(
     // Answers are written whole, so Nagle's wait for more would only delay them.
     let _ = stream.set_nodelay(true);
     let activity = Arc::new(Activity::new());
-    let socket = Socket::new(stream, Arc::clone(&activity));
     let mut peer = Peer::plain(addr, local);
     let Some(tls) = &shared.tls else {
-        serve_http1(shared, socket, peer, activity).await;
+        let http2 = shared.h2c && begins_as_http2(shared, &stream).await;
+        let socket = Socket::new(stream, Arc::clone(&activity));
+        if http2 {
+            serve_http2(shared, socket, peer, activity).await;
+        } else {
+            serve_http1(shared, socket, peer, activity).await;
+        }
         return;
     };
+    let socket = Socket::new(stream, Arc::clone(&activity));
     let handshake = tokio::time::timeout(shared.limits.handshake_timeout, tls.accept(socket));
     let stream = match handshake.await {
         Ok(Handshake::Done(stream)) => stream,
@@ -108,6 +122,18 @@ pub(crate) async fn serve<S: Service>(
         serve_http2(shared, *stream, peer, activity).await;
     } else {
         serve_http1(shared, *stream, peer, activity).await;
+    }
+}
+
+/// Whether a client's first bytes are those of HTTP/2's preface. They stay to be read. Clients write
+/// it at once; one that dribbles it is taken for HTTP/1.1, and refused.
+async fn begins_as_http2<S>(shared: &Shared<S>, stream: &TcpStream) -> bool {
+    let mut first = [0; HTTP2_BEGINS.len()];
+    tokio::select! {
+        peeked = stream.peek(&mut first) => peeked.is_ok() && first == *HTTP2_BEGINS,
+        // Whoever serves it finds out why.
+        () = shared.drain.started() => false,
+        () = tokio::time::sleep(shared.limits.idle_timeout) => false,
     }
 }
 
@@ -138,7 +164,7 @@ async fn read_proxy_header(stream: &mut TcpStream) -> io::Result<Option<(SocketA
 
 async fn serve_http1<S: Service>(
     shared: &Arc<Shared<S>>,
-    io: impl tokio::io::AsyncRead + tokio::io::AsyncWrite + Unpin + Send,
+    io: impl tokio::io::AsyncRead + tokio::io::AsyncWrite + Unpin + Send + 'static,
     peer: Peer,
     activity: Arc<Activity>,
 ) {
@@ -151,9 +177,16 @@ async fn serve_http1<S: Service>(
         // Our own activity check replaces hyper's timer: that one also counts the idle time between
         // requests, for which we want another limit, and arms a timer for each request.
         .header_read_timeout(None);
-    let service = service_of(shared, peer, &activity);
-    let connection = builder.serve_connection(TokioIo::new(io), service_fn(service));
-    drive(shared, connection, &activity, false).await;
+    let switch = Switch::default();
+    let service = service_of(shared, peer, &activity, Some(switch.clone()));
+    let io = TokioIo::new(Strict::new(io, &activity));
+    let connection = builder.serve_connection(io, service_fn(service));
+    drive(shared, connection.with_upgrades(), &activity, false).await;
+    if let Some((client, tunnel)) = switch.take()
+        && let Ok(client) = client.await
+    {
+        tunnel.join(client).await;
+    }
 }
 
 async fn serve_http2<S: Service>(
@@ -172,24 +205,57 @@ async fn serve_http2<S: Service>(
         .initial_connection_window_size(CONNECTION_WINDOW)
         .max_send_buf_size(BUFFER_BYTES)
         .keep_alive_interval(PING_EVERY);
-    let service = service_of(shared, peer, &activity);
+    let service = service_of(shared, peer, &activity, None);
     let connection = builder.serve_connection(TokioIo::new(io), service_fn(service));
     drive(shared, connection, &activity, true).await;
 }
 
-/// Turns the service into hyper's form, with requests and response frames counted.
+/// Both ends of a tunnel, from the answer of 101 until the connection has ended as HTTP.
+#[derive(Clone, Default)]
+struct Switch(Arc<Mutex<Option<(OnUpgrade, Tunnel)>>>);
+
+impl Switch {
+    fn take(&self) -> Option<(OnUpgrade, Tunnel)> {
+        let mut ends = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        ends.take()
+    }
+
+    /// Takes the tunnel that an answer offers; one of 101 without is no answer.
+    fn prepare(&self, client: Option<OnUpgrade>, response: &mut Response<Body>) -> bool {
+        let offer = response.extensions_mut().remove::<Offer>();
+        let ends = client.zip(offer.and_then(|offer| offer.take()));
+        let both = ends.is_some();
+        *self.0.lock().unwrap_or_else(PoisonError::into_inner) = ends;
+        both
+    }
+}
+
+/// Turns the service into hyper's form, with requests and response frames counted. With `switch`,
+/// it may answer 101.
 fn service_of<S: Service>(
     shared: &Arc<Shared<S>>,
     peer: Peer,
     activity: &Arc<Activity>,
+    switch: Option<Switch>,
 ) -> impl Fn(Request<Incoming>) -> ServiceFuture + Send + 'static {
     let (service, peer) = (Arc::clone(&shared.service), Arc::new(peer));
     let activity = Arc::clone(activity);
-    move |request| {
+    move |mut request| {
         let (service, peer) = (Arc::clone(&service), Arc::clone(&peer));
         let running = Running::begin(&activity, !request.body().is_end_stream());
+        let switch = switch.clone();
+        let client = request.extensions_mut().remove::<OnUpgrade>();
         Box::pin(async move {
-            let response = service.call(&peer, request).await;
+            let mut response = service.call(&peer, request).await;
+            if response.status() == StatusCode::SWITCHING_PROTOCOLS {
+                if switch.is_some_and(|switch| switch.prepare(client, &mut response)) {
+                    running.0.becomes_tunnel();
+                } else {
+                    tracing::error!("a service answers 101 where there is nothing to switch");
+                    response = Response::new(Body::empty());
+                    *response.status_mut() = StatusCode::INTERNAL_SERVER_ERROR;
+                }
+            }
             Ok(response.map(|body| TrackedBody {
                 body,
                 running,
@@ -207,11 +273,11 @@ trait Graceful: Future<Output = hyper::Result<()>> {
     fn shut_down(self: Pin<&mut Self>);
 }
 
-impl<I, S, B> Graceful for http1::Connection<I, S>
+impl<I, S, B> Graceful for http1::UpgradeableConnection<I, S>
 where
     S: hyper::service::HttpService<Incoming, ResBody = B>,
     S::Error: Into<BoxError>,
-    I: hyper::rt::Read + hyper::rt::Write + Unpin,
+    I: hyper::rt::Read + hyper::rt::Write + Unpin + Send + 'static,
     B: HttpBody + 'static,
     B::Error: Into<BoxError>,
 {
@@ -249,6 +315,8 @@ async fn drive<S>(
     let mut closing = false;
     loop {
         tokio::select! {
+            // In this order, since what happens on a connection is nearly always about a request.
+            biased;
             ended = &mut connection => {
                 if let Err(error) = ended {
                     tracing::debug!(%error, "connection ended");

@@ -27,6 +27,9 @@ mod peer;
 pub mod proxy_protocol;
 mod request_id;
 mod socket;
+mod strict;
+mod tunnel;
+mod workers;
 
 pub use body::{Body, BodyIdle, BoxError, IdleTimeoutBody};
 pub use certificate::CertificateFacts;
@@ -38,3 +41,5 @@ pub use listener::{Listener, ListenerConfig, ProxyProtocolFrom, Service};
 pub use open_files::raise_open_files_limit;
 pub use peer::{ClientKey, Peer};
 pub use request_id::request_id;
+pub use tunnel::Offer;
+pub use workers::Workers;

@@ -15,7 +15,7 @@ use tokio::task::JoinSet;
 use tokio::time::Instant;
 
 use crate::tls::ServerTls;
-use crate::{Body, Drain, Error, Limits, Peer, connection};
+use crate::{Body, Drain, Error, Limits, Peer, Workers, connection};
 
 /// Connections that the kernel holds for us while we are busy; what it holds costs no file.
 const BACKLOG: u32 = 1024;
@@ -57,6 +57,8 @@ pub struct Listener {
     tls: Option<ServerTls>,
     limits: Limits,
     proxy_protocol: Option<ProxyProtocolFrom>,
+    h2c: bool,
+    workers: Option<Workers>,
 }
 
 impl Listener {
@@ -95,6 +97,8 @@ impl Listener {
             tls: config.tls,
             limits: config.limits,
             proxy_protocol: None,
+            h2c: false,
+            workers: None,
         })
     }
 
@@ -103,6 +107,21 @@ impl Listener {
     #[must_use]
     pub fn with_proxy_protocol(mut self, from: ProxyProtocolFrom) -> Self {
         self.proxy_protocol = Some(from);
+        self
+    }
+
+    /// Without TLS, serves clients that speak HTTP/2 from the first byte on (RFC 9113 section 3.3) as
+    /// well as those of HTTP/1.1.
+    #[must_use]
+    pub const fn with_h2c(mut self) -> Self {
+        self.h2c = true;
+        self
+    }
+
+    /// Has each connection driven by one of these threads, instead of the runtime that accepts them.
+    #[must_use]
+    pub fn on_workers(mut self, workers: &Workers) -> Self {
+        self.workers = Some(workers.clone());
         self
     }
 
@@ -123,6 +142,7 @@ impl Listener {
             limits: self.limits,
             drain: drain.clone(),
             proxy_protocol: self.proxy_protocol,
+            h2c: self.h2c,
         });
         let slots = Arc::new(Semaphore::new(shared.limits.connections_max));
         let label = self.local.to_string();
@@ -147,10 +167,23 @@ impl Listener {
                 continue;
             };
             accepted.increment(1);
-            let (shared, counted) = (Arc::clone(&shared), Counted::new(&open));
-            connections.spawn(async move {
-                connection::serve(&shared, stream, addr).await;
-                drop((slot, counted));
+            let (shared, held) = (Arc::clone(&shared), (slot, Counted::new(&open)));
+            let Some(workers) = &self.workers else {
+                connections.spawn(async move {
+                    connection::serve(&shared, stream, addr).await;
+                    drop(held);
+                });
+                continue;
+            };
+            // A socket belongs to the runtime that made it, and has to change over.
+            let Ok(stream) = stream.into_std() else {
+                continue;
+            };
+            workers.spawn(&mut connections, async move {
+                if let Ok(stream) = TcpStream::from_std(stream) {
+                    connection::serve(&shared, stream, addr).await;
+                }
+                drop(held);
             });
         }
         drop(self.socket);

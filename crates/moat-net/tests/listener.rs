@@ -204,6 +204,11 @@ async fn oversized_and_malformed_heads_get_a_status() {
     check(format!("GET / HTTP/1.1\r\n{close}{many}{many}\r\n"), "431").await;
     check("GET / HTTP/1.1\r\nbad header\r\n\r\n".into(), "400").await;
     check("GET /\u{1} HTTP/1.1\r\n\r\n".into(), "400").await;
+    // What hyper alone would take, and repair.
+    check(format!("GET / HTTP/1.1\n{close}\r\n"), "400").await;
+    check(format!("GET / HTTP/1.1\r\n{close}\n"), "400").await;
+    let both = "transfer-encoding: chunked\r\ncontent-length: 5\r\n\r\n0\r\n\r\n";
+    check(format!("PUT / HTTP/1.1\r\n{close}{both}"), "400").await;
 }
 
 #[tokio::test]

@@ -23,7 +23,7 @@ use crate::observe::Class;
 use crate::proxy::{Flight, State};
 use crate::record::Record;
 use crate::watch::Watch;
-use crate::{client_certificate, headers, mode, plain};
+use crate::{client_certificate, headers, mode, plain, upgrade};
 
 /// Answers one request.
 pub(crate) async fn answer(
@@ -42,6 +42,7 @@ pub(crate) async fn answer(
     if head.method == Method::CONNECT {
         return refuse(state, peer, &head, began, Refusal::BadRequest);
     }
+    let upgrade = upgrade::wanted(&head, !body.is_end_stream());
     headers::strip_hop_by_hop(&mut head.headers);
     headers::set_forwarded(
         &mut head.headers,
@@ -53,6 +54,10 @@ pub(crate) async fn answer(
     if let Err(refusal) = mode::before_sending(state.config.mode, &mut head) {
         return refuse(state, peer, &head, began, refusal);
     }
+    let upgrades = upgrade.is_some();
+    if let Some(protocol) = upgrade {
+        upgrade::ask(&mut head.headers, protocol);
+    }
     let mut attempts = Attempts::new(state, peer, body, began);
     match attempts.run(&head).await {
         Ok((response, flight)) => {
@@ -61,7 +66,14 @@ pub(crate) async fn answer(
                 record.answered_by(&flight, attempts.sends);
                 record
             });
-            relay(state, peer, &head.method, response, flight, record)
+            if response.status() != StatusCode::SWITCHING_PROTOCOLS {
+                return relay(state, peer, &head.method, response, flight, record);
+            }
+            if let Some(record) = record {
+                record.write(0, true);
+            }
+            upgrade::pass_on(response, upgrades, flight)
+                .unwrap_or_else(|| refuse(state, peer, &head, began, Refusal::NoAnswer))
         }
         Err(refusal) => refuse(state, peer, &head, began, refusal),
     }

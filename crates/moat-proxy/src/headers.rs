@@ -85,20 +85,22 @@ pub(crate) fn set_forwarded(headers: &mut HeaderMap, uri: &Uri, peer: &Peer, tru
     // The form that a dual-stack socket gives to IPv4 peers would match no rule written for IPv4.
     let address = peer.addr.ip().to_canonical();
     let from_proxy = trusted.iter().any(|network| network.contains(address));
-    let said = if from_proxy {
-        way_of(headers)
+    let (client, way) = if from_proxy {
+        let said = way_of(headers);
+        let client = client_on(&said, trusted).unwrap_or(address);
+        let way: Vec<String> = said
+            .into_iter()
+            .chain([address])
+            .map(|one| one.to_string())
+            .collect();
+        (of_text(&client.to_string()), of_text(&way.join(", ")))
     } else {
-        Vec::new()
+        let address = of_text(&address.to_string());
+        (address.clone(), address)
     };
-    let client = client_on(&said, trusted).unwrap_or(address);
-    let way: Vec<String> = said
-        .into_iter()
-        .chain([address])
-        .map(|one| one.to_string())
-        .collect();
     headers.remove(FORWARDED);
-    headers.insert(REAL_IP, of_text(&client.to_string()));
-    headers.insert(FORWARDED_FOR, of_text(&way.join(", ")));
+    headers.insert(REAL_IP, client);
+    headers.insert(FORWARDED_FOR, way);
     if !from_proxy || !headers.contains_key(FORWARDED_PROTO) {
         headers.insert(FORWARDED_PROTO, HeaderValue::from_static(peer.scheme()));
     }

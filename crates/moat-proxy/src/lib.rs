@@ -40,6 +40,7 @@ mod record;
 mod resolve;
 mod sidekick;
 mod site;
+mod upgrade;
 mod watch;
 
 pub use admin::Admin;

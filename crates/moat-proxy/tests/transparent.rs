@@ -507,25 +507,20 @@ async fn nothing_is_smuggled_in_a_body_that_can_be_read_in_two_ways() {
         String::from_utf8_lossy(&answer).into_owned()
     };
     let start = "POST /once HTTP/1.1\r\nhost: h\r\n";
-    for both in [format!("{length}{chunked}"), format!("{chunked}{length}")] {
-        let answer = answer_to(format!("{start}{both}")).await;
-        assert_eq!(answer.matches("HTTP/1.1 ").count(), 1, "{answer}");
-    }
     for refused in [
         "content-length: 5\r\ncontent-length: 6\r\n",
         "transfer-encoding: chunked, identity\r\n",
         "x: 1\r\n folded\r\n",
+        "x: 1\n",
+        &format!("{length}{chunked}"),
+        &format!("{chunked}{length}"),
     ] {
         let answer = answer_to(format!("{start}{refused}")).await;
         assert!(answer.starts_with("HTTP/1.1 400"), "{refused}: {answer}");
     }
     let answer = answer_to("CONNECT other:443 HTTP/1.1\r\nhost: h\r\n".into()).await;
     assert!(answer.starts_with("HTTP/1.1 400"), "{answer}");
-    assert!(
-        notes.all().iter().all(|path| path == "/once"),
-        "{:?}",
-        notes.all()
-    );
+    assert!(notes.all().is_empty(), "{:?}", notes.all());
 }
 
 #[tokio::test]

@@ -34,7 +34,7 @@ pub const CONNECT_TIMEOUT: Duration = Duration::from_secs(5);
 /// Unused connections are closed before the upstream does it, which is after 60 s or more with the
 /// servers we know; a connection closed under a request is the one thing that may make it fail.
 pub const IDLE_TIMEOUT: Duration = Duration::from_secs(25);
-/// Unused connections kept per endpoint. A busy sidecar has some hundred requests in flight.
+/// Unused connections kept per endpoint, by each of [`crate::Workers`]. A busy sidecar has some hundred requests in flight.
 pub const IDLE_MAX: usize = 1024;
 
 /// Bytes that open a connection, before TLS: put into a request's extensions, they give that request

@@ -8,16 +8,23 @@ use tokio::time::Instant;
 
 use super::Endpoint;
 use super::wire::Wire;
+use crate::workers;
+
+/// Threads that get a pool of their own; with more, some share one.
+const SHARDS: usize = 64;
 
 /// The unused connections of all endpoints, the last used on top: the others go idle and are
 /// closed when the load sinks.
 ///
+/// Each of [`crate::Workers`] has its own, since a connection is woken by the thread that made it.
 /// A client has a few endpoints, so they are looked through in order rather than hashed.
 pub(super) struct Pools {
-    idle: Mutex<Vec<(Endpoint, Vec<Idle>)>>,
+    shards: [Mutex<Shard>; SHARDS],
     idle_max: usize,
     idle_timeout: Duration,
 }
+
+type Shard = Vec<(Endpoint, Vec<Idle>)>;
 
 struct Idle {
     wire: Box<Wire>,
@@ -27,20 +34,21 @@ struct Idle {
 impl Pools {
     pub(super) fn new(idle_max: usize, idle_timeout: Duration) -> Self {
         Self {
-            idle: Mutex::default(),
+            shards: std::array::from_fn(|_| Mutex::default()),
             idle_max,
             idle_timeout,
         }
     }
 
-    fn lock(&self) -> MutexGuard<'_, Vec<(Endpoint, Vec<Idle>)>> {
-        self.idle.lock().unwrap_or_else(PoisonError::into_inner)
+    /// What belongs to this thread.
+    fn own(&self) -> MutexGuard<'_, Shard> {
+        lock(&self.shards[workers::current() % SHARDS])
     }
 
     /// The connection to `endpoint` that was used last, unless it ended meanwhile.
     pub(super) fn take(&self, endpoint: &Endpoint) -> Option<Box<Wire>> {
         loop {
-            let Idle { mut wire, since } = waiting(&mut self.lock(), endpoint)?.pop()?;
+            let Idle { mut wire, since } = waiting(&mut self.own(), endpoint)?.pop()?;
             // All that lie below are older still; the sweep closes them.
             if since.elapsed() < self.idle_timeout && wire.is_usable() {
                 return Some(wire);
@@ -51,7 +59,7 @@ impl Pools {
     /// Keeps a connection for the next request, or closes it if there are enough.
     pub(super) fn put(&self, endpoint: &Endpoint, wire: Box<Wire>) {
         let since = Instant::now();
-        let mut idle = self.lock();
+        let mut idle = self.own();
         match waiting(&mut idle, endpoint) {
             Some(waiting) if waiting.len() < self.idle_max => waiting.push(Idle { wire, since }),
             None if self.idle_max > 0 => idle.push((endpoint.clone(), vec![Idle { wire, since }])),
@@ -61,22 +69,31 @@ impl Pools {
     }
 
     pub(super) fn clear(&self, endpoint: &Endpoint) {
-        let closed = waiting(&mut self.lock(), endpoint).map(std::mem::take);
-        drop(closed);
+        for shard in &self.shards {
+            let closed = waiting(&mut lock(shard), endpoint).map(std::mem::take);
+            drop(closed);
+        }
     }
 
     fn close_expired(&self) {
-        let mut expired = Vec::new();
-        let mut idle = self.lock();
-        for (_, waiting) in idle.iter_mut() {
-            let keep_from = waiting.partition_point(|one| one.since.elapsed() >= self.idle_timeout);
-            expired.extend(waiting.drain(..keep_from));
+        for shard in &self.shards {
+            let mut expired = Vec::new();
+            let mut idle = lock(shard);
+            for (_, waiting) in idle.iter_mut() {
+                let age = |one: &Idle| one.since.elapsed();
+                let keep_from = waiting.partition_point(|one| age(one) >= self.idle_timeout);
+                expired.extend(waiting.drain(..keep_from));
+            }
+            idle.retain(|(_, waiting)| !waiting.is_empty());
+            // Closing sockets takes system calls: not under the lock.
+            drop(idle);
+            drop(expired);
         }
-        idle.retain(|(_, waiting)| !waiting.is_empty());
-        // Closing sockets takes system calls: not under the lock.
-        drop(idle);
-        drop(expired);
     }
+}
+
+fn lock(shard: &Mutex<Shard>) -> MutexGuard<'_, Shard> {
+    shard.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
 fn waiting<'a>(

@@ -11,16 +11,16 @@ use std::sync::Arc;
 use std::task::{Context, Poll, Waker};
 
 use bytes::Bytes;
-use http::{Request, Response};
+use http::{Request, Response, StatusCode};
 use http_body::{Body as HttpBody, Frame, SizeHint};
 use hyper::body::Incoming;
-use hyper::client::conn::http1::{Connection, SendRequest};
+use hyper::client::conn::http1::{Connection, Parts, SendRequest};
 use hyper_util::rt::TokioIo;
 
 use super::connect::Stream;
 use super::pool::Pools;
 use super::{ClientError, ClientErrorKind, Endpoint};
-use crate::{Body, BoxError};
+use crate::{Body, BoxError, Offer};
 
 type Io = TokioIo<Box<dyn Stream>>;
 
@@ -29,6 +29,8 @@ pub(super) struct Wire {
     sender: SendRequest<Body>,
     /// `None` once it has ended.
     connection: Option<Connection<Io, Body>>,
+    /// What is left of one that ended in peace: a socket, and after a 101 it is another protocol's.
+    left: Option<Parts<Io>>,
     reused: bool,
     once: bool,
 }
@@ -38,6 +40,7 @@ impl Wire {
         Self {
             sender,
             connection: Some(connection),
+            left: None,
             reused: false,
             once: false,
         }
@@ -53,9 +56,10 @@ impl Wire {
     /// because the connection is dropped.
     fn drive(&mut self, cx: &mut Context<'_>) {
         if let Some(connection) = &mut self.connection
-            && Pin::new(connection).poll(cx).is_ready()
+            && let Poll::Ready(ended) = Pin::new(connection).poll(cx)
         {
-            self.connection = None;
+            let connection = self.connection.take().filter(|_| ended.is_ok());
+            self.left = connection.map(Connection::into_parts);
         }
     }
 
@@ -88,6 +92,9 @@ impl Wire {
         })
         .await;
         match outcome {
+            Ok(response) if response.status() == StatusCode::SWITCHING_PROTOCOLS => {
+                self.switched(response)
+            }
             Ok(response) => {
                 let pools = Arc::clone(pools);
                 let endpoint = endpoint.clone();
@@ -124,6 +131,24 @@ impl Wire {
                 })
             }
         }
+    }
+}
+
+impl Wire {
+    /// The answer to a request whose connection now carries another protocol.
+    fn switched(
+        mut self: Box<Self>,
+        response: Response<Incoming>,
+    ) -> Result<Response<Body>, ClientError> {
+        self.drive(&mut Context::from_waker(Waker::noop()));
+        let Some(left) = self.left else {
+            let message = "the answer is 101 in the middle of something else";
+            return Err(ClientError::new(ClientErrorKind::BadAnswer, message));
+        };
+        let mut response = response.map(|_| Body::empty());
+        let offer = Offer::new(left.io.into_inner(), left.read_buf);
+        response.extensions_mut().insert(offer);
+        Ok(response)
     }
 }
 

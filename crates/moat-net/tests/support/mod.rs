@@ -124,12 +124,21 @@ pub struct Server {
 
 impl Server {
     pub fn start<S: Service>(tls: Option<ServerTls>, limits: Limits, service: S) -> Self {
+        Self::start_with(tls, limits, service, |listener| listener)
+    }
+
+    pub fn start_with<S: Service>(
+        tls: Option<ServerTls>,
+        limits: Limits,
+        service: S,
+        change: impl FnOnce(Listener) -> Listener,
+    ) -> Self {
         let config = ListenerConfig {
             address: "127.0.0.1:0".parse().unwrap(),
             tls,
             limits,
         };
-        let listener = Listener::bind(config).unwrap();
+        let listener = change(Listener::bind(config).unwrap());
         let addr = listener.local_addr();
         let drain = Drain::new();
         let task = tokio::spawn(listener.serve(Arc::new(service), drain.clone()));

@@ -10,7 +10,7 @@ use moat_net::tls::{
     ClientAuth, ClientIdentity, ClientTls, ClientTlsConfig, Roots, ServerIdentity, ServerTls,
     ServerTlsConfig,
 };
-use moat_net::{Drain, Limits, Listener, ListenerConfig};
+use moat_net::{Drain, Limits, Listener, ListenerConfig, Workers};
 use moat_pki::{
     CA_VALIDITY, CaRequest, CertificateAuthority, KeyAlgorithm, LEAF_VALIDITY, LeafRequest,
     PrivateKey, SubjectName, Usage,
@@ -66,9 +66,11 @@ impl ProxyServer {
         } else {
             None
         };
+        let workers = Workers::per_processor().context("starting the proxy's threads")?;
         let mut bound = Vec::with_capacity(config.listen.len());
         for listen in &config.listen {
             let listener = bind_one(listen, tls.clone(), sockets)?;
+            let listener = listener.with_h2c().on_workers(&workers);
             bound.push((listen.tls, accept_proxy_headers(listener, config)));
         }
         let admin = config
