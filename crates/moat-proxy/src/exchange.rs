@@ -83,7 +83,8 @@ pub(crate) async fn answer(
 struct Attempts<'a> {
     state: &'a State,
     peer: &'a Peer,
-    began: Instant,
+    /// Since when no endpoint has taken it: what a frozen one cost is not counted.
+    looking_since: Instant,
     /// `None` if the request has no body.
     body: Option<RequestBody>,
     tried: Vec<u64>,
@@ -108,7 +109,7 @@ impl<'a> Attempts<'a> {
         Self {
             state,
             peer,
-            began,
+            looking_since: began,
             body: has_body.then(|| RequestBody::new(body, state.config.body_idle_timeout)),
             tried: Vec::new(),
             sends: 0,
@@ -227,9 +228,9 @@ impl<'a> Attempts<'a> {
         }
         if error.nothing_sent() {
             // Costs no endpoint anything, so all may be tried, in a time that clients wait for.
-            return self.body_is_whole() && self.began.elapsed() < CONNECT_ATTEMPTS_WITHIN;
+            return self.body_is_whole() && self.looking_since.elapsed() < CONNECT_ATTEMPTS_WITHIN;
         }
-        self.arrivals += 1;
+        self.note_arrival();
         if self.arrivals >= ATTEMPTS_MAX {
             return false;
         }
@@ -258,11 +259,17 @@ impl<'a> Attempts<'a> {
 
     fn may_replay_read(&mut self, method: &Method, failed: u64) -> bool {
         self.tried.push(failed);
-        self.arrivals += 1;
+        self.note_arrival();
         self.body.is_none()
             && method.is_safe()
             && self.arrivals < ATTEMPTS_MAX
             && self.within_budget()
+    }
+
+    /// Something of the request may have reached an endpoint.
+    fn note_arrival(&mut self) {
+        self.arrivals += 1;
+        self.looking_since = Instant::now();
     }
 
     fn within_budget(&self) -> bool {

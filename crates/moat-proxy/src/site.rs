@@ -6,7 +6,7 @@ use std::time::Duration;
 use arc_swap::ArcSwap;
 use metrics::{Gauge, gauge};
 use moat_net::client::Preface;
-use moat_net::{ClientConfig, ClientError, HttpClient, proxy_protocol};
+use moat_net::{ClientConfig, ClientError, ClientErrorKind, HttpClient, proxy_protocol};
 use moat_types::Random;
 use tokio::sync::Notify;
 use tokio::task::JoinHandle;
@@ -283,6 +283,11 @@ impl Site {
 
     /// Takes a failed attempt.
     pub(crate) fn failed(&self, backend: &Arc<Backend>, error: &ClientError) {
+        if error.reused() && error.kind() == ClientErrorKind::Closed {
+            // The connection that was used last had been closed. All that are kept are older: a request
+            // that met them one after the other would use up its attempts.
+            self.client.close_idle(&backend.endpoint);
+        }
         if health::is_endpoints_fault(error.kind(), error.reused()) {
             self.served(backend, Outcome::Failed, &error.to_string());
         }
