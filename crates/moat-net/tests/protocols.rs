@@ -169,3 +169,100 @@ async fn a_101_out_of_the_blue_is_no_answer() {
     let answer = say(&mut server.connect().await, request).await;
     assert!(answer.starts_with("HTTP/1.1 500"), "{answer}");
 }
+
+/// What a server that takes HTTP/2 tells of a request.
+async fn told(peer: Arc<Peer>, request: Request<Incoming>) -> Response<Body> {
+    let authority = request.uri().authority().map(ToString::to_string);
+    let (head, body) = request.into_parts();
+    let host = head.headers.get("host").cloned();
+    let sent = body.collect().await.unwrap().to_bytes().len();
+    let (version, path) = (head.version, head.uri.path_and_query().cloned());
+    let text = format!(
+        "{version:?} {authority:?} {host:?} {path:?} {sent} {}",
+        peer.addr
+    );
+    Response::new(Body::full(text))
+}
+
+fn http2_client(tls: Option<moat_net::tls::ClientTls>) -> HttpClient {
+    HttpClient::new(ClientConfig {
+        tls,
+        http2: true,
+        ..ClientConfig::default()
+    })
+}
+
+async fn ask(client: &HttpClient, endpoint: &Endpoint, body: Body) -> String {
+    let request = Request::put("//a%2Fb?x=&y").header("host", "b.s3.test:1");
+    let answer = soon(client.send(endpoint, request.body(body).unwrap())).await;
+    let body = answer.unwrap().into_body();
+    let bytes = soon(body.collect()).await.unwrap().to_bytes();
+    String::from_utf8(bytes.to_vec()).unwrap()
+}
+
+#[tokio::test]
+async fn requests_share_one_connection_of_http2_and_keep_host_and_path() {
+    let files = support::Files::new();
+    let tls = files.server_tls(moat_net::tls::ClientAuth::None);
+    let servers = [
+        (
+            "https",
+            Server::start(Some(tls), Limits::default(), Fn2(told)),
+        ),
+        (
+            "http",
+            Server::start_with(None, Limits::default(), Fn2(told), Listener::with_h2c),
+        ),
+    ];
+    for (scheme, server) in servers {
+        let port = server.addr.port();
+        let endpoint = Endpoint::parse(&format!("{scheme}://localhost:{port}")).unwrap();
+        let endpoint = endpoint.at("127.0.0.1".parse().unwrap());
+        let client = http2_client(Some(files.client_tls(None)));
+        let first = ask(&client, &endpoint, Body::empty()).await;
+        let expected = r#"HTTP/2.0 Some("b.s3.test:1") None Some(//a%2Fb?x=&y) "#;
+        assert!(first.starts_with(expected), "{first}");
+        let large = || Body::full(vec![7; 3_000_000]);
+        let asked = (0..8).map(|_| ask(&client, &endpoint, large()));
+        for answer in futures_util::future::join_all(asked).await {
+            assert_eq!(answer, first.replace(" 0 ", " 3000000 "));
+        }
+    }
+}
+
+#[tokio::test]
+async fn an_endpoint_that_does_not_choose_http2_is_spoken_to_in_http1() {
+    let files = support::Files::new();
+    let tls = files
+        .server_tls(moat_net::tls::ClientAuth::None)
+        .without_http2();
+    let server = Server::start(Some(tls), Limits::default(), Fn2(told));
+    let url = format!("https://localhost:{}", server.addr.port());
+    let endpoint = Endpoint::parse(&url)
+        .unwrap()
+        .at("127.0.0.1".parse().unwrap());
+    let client = http2_client(Some(files.client_tls(None)));
+    let first = ask(&client, &endpoint, Body::empty()).await;
+    let expected = r#"HTTP/1.1 None Some("b.s3.test:1") Some(//a%2Fb?x=&y) 0"#;
+    assert!(first.starts_with(expected), "{first}");
+    assert_eq!(ask(&client, &endpoint, Body::empty()).await, first);
+}
+
+#[tokio::test]
+async fn after_an_http2_connection_ended_the_next_request_opens_another() {
+    let start = || Server::start_with(None, Limits::default(), Fn2(told), Listener::with_h2c);
+    let server = start();
+    let endpoint = Endpoint::parse(&format!("http://{}", server.addr)).unwrap();
+    let client = http2_client(None);
+    let first = ask(&client, &endpoint, Body::empty()).await;
+    client.close_idle(&endpoint);
+    let second = ask(&client, &endpoint, Body::empty()).await;
+    assert_ne!(first, second);
+    assert_eq!(ask(&client, &endpoint, Body::empty()).await, second);
+    // What the server closes is not used either.
+    server.drain.start(PATIENCE);
+    soon(server.task).await.unwrap();
+    let request = Request::get("/").body(Body::empty()).unwrap();
+    let error = soon(client.send(&endpoint, request)).await.unwrap_err();
+    assert!(error.nothing_sent(), "{error}");
+}

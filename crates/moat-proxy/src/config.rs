@@ -302,6 +302,8 @@ pub struct Config {
     pub liveness_check_every: Duration,
     /// Drop the KMS key id from HEAD answers given on plain listeners.
     pub hide_key_id_on_plain: bool,
+    /// Speak HTTP/2 with endpoints: with https ones that choose it, with http ones always.
+    pub upstream_http2: bool,
     /// Proxies before this one whose `X-Forwarded-*` headers are believed.
     pub trusted_proxies: Vec<Network>,
     /// Say the client's address to upstreams in a PROXY header. Each request then has a connection
@@ -344,6 +346,7 @@ impl Config {
             write_timeout: WRITE_TIMEOUT,
             liveness_check_every: LIVENESS_CHECK_EVERY,
             hide_key_id_on_plain: true,
+            upstream_http2: false,
             trusted_proxies: Vec::new(),
             send_proxy_protocol: None,
             pass_certificate: None,

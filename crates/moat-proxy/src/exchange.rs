@@ -42,7 +42,9 @@ pub(crate) async fn answer(
     if head.method == Method::CONNECT {
         return refuse(state, peer, &head, began, Refusal::BadRequest);
     }
+    // HTTP/2 has no such thing.
     let upgrade = upgrade::wanted(&head, !body.is_end_stream());
+    let upgrade = upgrade.filter(|_| !state.config.upstream_http2);
     headers::strip_hop_by_hop(&mut head.headers);
     headers::set_forwarded(
         &mut head.headers,
@@ -177,7 +179,9 @@ impl<'a> Attempts<'a> {
             }));
         }
         if let Some(body) = &self.body {
-            let gate = expects_continue(&head.headers).then(|| {
+            // Over HTTP/2 a refusal comes as early, since answers need not wait for bodies.
+            let waits = expects_continue(&head.headers) && !self.state.config.upstream_http2;
+            let gate = waits.then(|| {
                 let signal = Continue::default();
                 signal.listen(&mut request);
                 Gate::new(signal)

@@ -66,6 +66,7 @@ impl Site {
         let client = ClientConfig {
             tls: site.tls.clone(),
             connect_timeout: config.connect_timeout,
+            http2: config.upstream_http2,
             dialer: config.dialer.clone(),
             ..ClientConfig::default()
         };

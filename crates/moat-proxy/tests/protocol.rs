@@ -4,7 +4,11 @@
 
 mod support;
 
-use support::{Front, config, raw_upstream, soon};
+use http::{Request, Response, StatusCode};
+use http_body_util::BodyExt as _;
+use hyper::body::Incoming;
+use moat_net::Body;
+use support::{Front, Pki, Server, config, raw_upstream, soon};
 use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
 use tokio::net::TcpStream;
 
@@ -80,4 +84,53 @@ async fn a_101_that_nobody_asked_for_is_no_answer() {
     stream.write_all(request).await.unwrap();
     let answer = soon(support::read_head(&mut stream)).await.unwrap();
     assert!(answer.starts_with("HTTP/1.1 502 "), "{answer}");
+}
+
+/// Reads a body to its end and tells what came with it, unless it is to refuse it.
+async fn store(request: Request<Incoming>) -> Response<Body> {
+    if request.uri().path() == "/refused" {
+        let mut response = Response::new(Body::empty());
+        *response.status_mut() = StatusCode::FORBIDDEN;
+        return response;
+    }
+    let (head, body) = request.into_parts();
+    let body = body.collect().await.unwrap();
+    let trailer = body.trailers().map(|trailers| trailers["x-sum"].clone());
+    let expect = head.headers.get("expect").cloned();
+    let bytes = body.to_bytes().len();
+    let text = format!("{:?} {bytes} {trailer:?} {expect:?}", head.version);
+    Response::new(Body::full(text))
+}
+
+#[tokio::test]
+async fn stores_that_choose_http2_are_spoken_to_in_it() {
+    let pki = Pki::new();
+    let upstream = Server::upstream(Some(pki.server()), store);
+    let mut config = config(&[upstream.url("https")]);
+    config.upstream_http2 = true;
+    config.sites[0].tls = Some(pki.client());
+    let front = Front::start(config, None);
+    let ask = async |rest: &str| {
+        let mut stream = front.connect().await;
+        let request = format!("PUT {rest}");
+        stream.write_all(request.as_bytes()).await.unwrap();
+        let mut answer = String::new();
+        soon(stream.read_to_string(&mut answer)).await.unwrap();
+        answer
+    };
+    let head = "HTTP/1.1\r\nhost: h\r\nconnection: close, te\r\nte: trailers\r\n";
+    let chunks = "5\r\nhello\r\n0\r\nx-sum: 1\r\n\r\n";
+    let chunked =
+        format!("/b/k {head}transfer-encoding: chunked\r\ntrailer: x-sum\r\n\r\n{chunks}");
+    let answer = ask(&chunked).await;
+    assert!(answer.ends_with("HTTP/2.0 5 Some(\"1\") None"), "{answer}");
+    // No answer of 100 is waited for, and a refusal still comes before the body was asked for.
+    let expect = format!("/refused {head}expect: 100-continue\r\ncontent-length: 5\r\n\r\n");
+    let answer = ask(&expect).await;
+    assert!(answer.contains("HTTP/1.1 403 "), "{answer}");
+    // There is nothing in HTTP/2 to pass an upgrade on with.
+    let mut stream = front.connect().await;
+    stream.write_all(UPGRADE.as_bytes()).await.unwrap();
+    let answer = soon(support::read_head(&mut stream)).await.unwrap();
+    assert!(answer.starts_with("HTTP/1.1 200 "), "{answer}");
 }

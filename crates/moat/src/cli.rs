@@ -169,6 +169,10 @@ flags! {
         upstream_key, "upstream-private-key", "FILE" => "proxy.upstream_private_key";
         /// on: accept any certificate of the stores; for labs only
         insecure, "insecure", "on|off" => "proxy.upstream_insecure";
+        /// on: speak HTTP/2 with stores that do [default: off]
+        upstream_http2, "upstream-http2", "on|off" => "proxy.upstream_http2";
+        /// Connections that a listener serves at once [default: 10000]
+        max_connections, "max-connections", "N" => "proxy.max_connections";
         /// File with the password of an encrypted private key
         key_password, "private-key-password-file", "FILE" => "proxy.private_key_password_file";
         /// A CA that clients must show a certificate of; may be repeated

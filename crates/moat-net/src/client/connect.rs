@@ -14,8 +14,9 @@ use tokio::io::AsyncWriteExt as _;
 use tokio::net::TcpStream;
 use tokio_rustls::TlsConnector;
 
+use super::multiplexed::Multiplexed;
 use super::wire::Wire;
-use super::{ClientError, ClientErrorKind, Endpoint};
+use super::{ClientConfig, ClientError, ClientErrorKind, Endpoint};
 use crate::tls::ClientTls;
 use crate::tls::TlsReader;
 
@@ -41,55 +42,78 @@ pub type Dialer = Arc<dyn Fn(Endpoint) -> Dialled + Send + Sync>;
 /// What [`Dialer`] gives.
 pub type Dialled = Pin<Box<dyn Future<Output = io::Result<Box<dyn Stream>>> + Send>>;
 
-/// `preface` is sent before all else, TLS included.
+/// A connection, as client and upstream agreed.
+pub(super) enum Connected {
+    /// HTTP/1.1.
+    One(Box<Wire>),
+    /// HTTP/2.
+    Many(Multiplexed),
+}
+
+/// `preface` is sent before all else, TLS included. A connection with one is about one client, and
+/// always of HTTP/1.1.
 pub(super) async fn connect(
     endpoint: &Endpoint,
-    tls: Option<&ClientTls>,
+    config: &ClientConfig,
     preface: Option<&[u8]>,
-    dialer: Option<&Dialer>,
-) -> Result<Box<Wire>, ClientError> {
-    let stream = match dialer {
+) -> Result<Connected, ClientError> {
+    let http2 = config.http2 && preface.is_none();
+    let tls = config.tls.as_ref();
+    let (stream, http2) = match &config.dialer {
         None => {
             let tcp = dial(endpoint).await.map_err(no_connection)?;
-            secure(tcp, endpoint, tls, preface).await?
+            secure(tcp, endpoint, tls, preface, http2).await?
         }
         Some(dialer) => {
             let stream = dialer(endpoint.clone()).await.map_err(no_connection)?;
-            secure(stream, endpoint, tls, preface).await?
+            secure(stream, endpoint, tls, preface, http2).await?
         }
     };
+    if http2 {
+        return Multiplexed::begin(stream).await.map(Connected::Many);
+    }
     let (sender, connection) = http1::Builder::new()
         .max_headers(HEADERS_MAX)
         .max_buf_size(BUFFER_BYTES)
         .handshake(TokioIo::new(stream))
         .await
         .map_err(|error| ClientError::new(ClientErrorKind::Connect, error))?;
-    Ok(Box::new(Wire::new(sender, connection)))
+    Ok(Connected::One(Box::new(Wire::new(sender, connection))))
 }
 
-/// Sends the preface, and shakes hands if the endpoint speaks TLS.
+/// Sends the preface, and shakes hands if the endpoint speaks TLS. Also says whether it is HTTP/2 from
+/// here: as the endpoint chose, or without TLS, as it was wanted.
 async fn secure<S: Stream + 'static>(
     mut stream: S,
     endpoint: &Endpoint,
     tls: Option<&ClientTls>,
     preface: Option<&[u8]>,
-) -> Result<Box<dyn Stream>, ClientError> {
+    http2: bool,
+) -> Result<(Box<dyn Stream>, bool), ClientError> {
     if let Some(preface) = preface {
         stream.write_all(preface).await.map_err(no_connection)?;
     }
     if !endpoint.is_tls() {
-        return Ok(Box::new(stream));
+        return Ok((Box::new(stream), http2));
     }
     let Some(tls) = tls else {
         let message = "the client has no tls settings";
         return Err(ClientError::new(ClientErrorKind::Tls, message));
     };
+    let protocols: &[&[u8]] = if http2 {
+        &[b"h2", b"http/1.1"]
+    } else {
+        &[b"http/1.1"]
+    };
+    let protocols = protocols.iter().map(|protocol| protocol.to_vec()).collect();
     let connector = TlsConnector::from(tls.current());
     let stream = connector
+        .with_alpn(protocols)
         .connect(endpoint.server_name().clone(), TlsReader::new(stream))
         .await
         .map_err(|error| ClientError::new(handshake_kind(&error), error))?;
-    Ok(Box::new(stream))
+    let chosen = stream.get_ref().1.alpn_protocol() == Some(b"h2");
+    Ok((Box::new(stream), chosen))
 }
 
 fn no_connection(error: io::Error) -> ClientError {

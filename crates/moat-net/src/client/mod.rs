@@ -1,4 +1,4 @@
-//! A pooled HTTP/1.1 client to a few upstreams.
+//! A pooled client to a few upstreams: HTTP/1.1, and HTTP/2 if wanted.
 //!
 //! It sends requests as they are: the `Host` header need not match the endpoint that is dialled
 //! (signatures cover it), and path and query are not touched. What it adds to hyper's client
@@ -10,6 +10,7 @@
 mod connect;
 mod endpoint;
 mod error;
+mod multiplexed;
 mod pool;
 mod wire;
 
@@ -26,8 +27,8 @@ pub use error::{ClientError, ClientErrorKind};
 
 use crate::Body;
 use crate::tls::{ClientTls, ReloadGuard};
+use connect::Connected;
 use pool::Pools;
-use wire::Wire;
 
 /// Covers name lookup, TCP and TLS. Beyond it an upstream is better called down than waited for.
 pub const CONNECT_TIMEOUT: Duration = Duration::from_secs(5);
@@ -56,6 +57,8 @@ pub struct ClientConfig {
     pub idle_timeout: Duration,
     /// How many unused connections are kept per endpoint.
     pub idle_max: usize,
+    /// Speak HTTP/2: with https endpoints that choose it, with http endpoints always.
+    pub http2: bool,
     /// Opens connections in the place of TCP. `None` but in simulations.
     pub dialer: Option<Dialer>,
 }
@@ -68,6 +71,7 @@ impl std::fmt::Debug for ClientConfig {
             .field("response_timeout", &self.response_timeout)
             .field("idle_timeout", &self.idle_timeout)
             .field("idle_max", &self.idle_max)
+            .field("http2", &self.http2)
             .finish_non_exhaustive()
     }
 }
@@ -80,6 +84,7 @@ impl Default for ClientConfig {
             response_timeout: None,
             idle_timeout: IDLE_TIMEOUT,
             idle_max: IDLE_MAX,
+            http2: false,
             dialer: None,
         }
     }
@@ -159,17 +164,21 @@ impl HttpClient {
         let preface = request.extensions_mut().remove::<Preface>();
         loop {
             let kept = match &preface {
-                None => self.0.pools.take(endpoint),
+                None => self.kept(endpoint),
                 Some(_) => None,
             };
-            let wire = match kept {
-                Some(wire) => wire,
+            let connection = match kept {
+                Some(connection) => connection,
                 None => match self.connect(endpoint, preface.as_ref()).await {
-                    Ok(wire) => wire,
+                    Ok(connection) => connection,
                     Err(error) => return Err(error.returning(request)),
                 },
             };
-            match wire.exchange(request, &self.0.pools, endpoint).await {
+            let outcome = match connection {
+                Connected::One(wire) => wire.exchange(request, &self.0.pools, endpoint).await,
+                Connected::Many(shared) => shared.exchange(request, endpoint).await,
+            };
+            match outcome {
                 Ok(response) => return Ok(response),
                 // A kept connection that had ended unnoticed; nothing of the request left us.
                 Err(mut error) if error.kind() == ClientErrorKind::NotSent && error.reused() => {
@@ -183,24 +192,32 @@ impl HttpClient {
         }
     }
 
+    fn kept(&self, endpoint: &Endpoint) -> Option<Connected> {
+        let pools = &self.0.pools;
+        let shared = || pools.share(endpoint).map(Connected::Many);
+        let shared = self.0.config.http2.then(shared).flatten();
+        shared.or_else(|| pools.take(endpoint).map(Connected::One))
+    }
+
     async fn connect(
         &self,
         endpoint: &Endpoint,
         preface: Option<&Preface>,
-    ) -> Result<Box<Wire>, ClientError> {
+    ) -> Result<Connected, ClientError> {
         let config = &self.0.config;
         let bytes = preface.map(|preface| &*preface.0);
-        let connecting =
-            connect::connect(endpoint, config.tls.as_ref(), bytes, config.dialer.as_ref());
-        let mut wire = tokio::time::timeout(config.connect_timeout, connecting)
+        let connecting = connect::connect(endpoint, config, bytes);
+        let mut connected = tokio::time::timeout(config.connect_timeout, connecting)
             .await
             .unwrap_or_else(|elapsed| {
                 Err(ClientError::new(ClientErrorKind::ConnectTimeout, elapsed))
             })?;
-        if preface.is_some() {
-            wire.use_once();
+        match &mut connected {
+            Connected::One(wire) if preface.is_some() => wire.use_once(),
+            Connected::One(_) => {}
+            Connected::Many(shared) => self.0.pools.keep(endpoint, shared),
         }
-        Ok(wire)
+        Ok(connected)
     }
 }
 

@@ -7,6 +7,7 @@ use tokio::task::JoinHandle;
 use tokio::time::Instant;
 
 use super::Endpoint;
+use super::multiplexed::Multiplexed;
 use super::wire::Wire;
 use crate::workers;
 
@@ -24,7 +25,12 @@ pub(super) struct Pools {
     idle_timeout: Duration,
 }
 
-type Shard = Vec<(Endpoint, Vec<Idle>)>;
+#[derive(Default)]
+struct Shard {
+    idle: Vec<(Endpoint, Vec<Idle>)>,
+    /// Connections of HTTP/2, which stay here while they are used.
+    shared: Vec<(Endpoint, Multiplexed)>,
+}
 
 struct Idle {
     wire: Box<Wire>,
@@ -48,7 +54,7 @@ impl Pools {
     /// The connection to `endpoint` that was used last, unless it ended meanwhile.
     pub(super) fn take(&self, endpoint: &Endpoint) -> Option<Box<Wire>> {
         loop {
-            let Idle { mut wire, since } = waiting(&mut self.own(), endpoint)?.pop()?;
+            let Idle { mut wire, since } = waiting(&mut self.own().idle, endpoint)?.pop()?;
             // All that lie below are older still; the sweep closes them.
             if since.elapsed() < self.idle_timeout && wire.is_usable() {
                 return Some(wire);
@@ -59,35 +65,58 @@ impl Pools {
     /// Keeps a connection for the next request, or closes it if there are enough.
     pub(super) fn put(&self, endpoint: &Endpoint, wire: Box<Wire>) {
         let since = Instant::now();
-        let mut idle = self.own();
-        match waiting(&mut idle, endpoint) {
+        let mut shard = self.own();
+        let idle = &mut shard.idle;
+        match waiting(idle, endpoint) {
             Some(waiting) if waiting.len() < self.idle_max => waiting.push(Idle { wire, since }),
             None if self.idle_max > 0 => idle.push((endpoint.clone(), vec![Idle { wire, since }])),
             // Closing a socket is a system call: not under the lock.
-            _ => drop((idle, wire)),
+            _ => drop((shard, wire)),
+        }
+    }
+
+    /// A connection of HTTP/2 that can carry one request more.
+    pub(super) fn share(&self, endpoint: &Endpoint) -> Option<Multiplexed> {
+        let mut shard = self.own();
+        let mut all = shard.shared.iter_mut();
+        let found = all.find(|(of, one)| of == endpoint && one.is_usable());
+        found.map(|(_, one)| one.again())
+    }
+
+    /// Lets other requests share a new connection.
+    pub(super) fn keep(&self, endpoint: &Endpoint, new: &Multiplexed) {
+        if self.idle_max > 0 {
+            self.own().shared.push((endpoint.clone(), new.clone()));
         }
     }
 
     pub(super) fn clear(&self, endpoint: &Endpoint) {
         for shard in &self.shards {
-            let closed = waiting(&mut lock(shard), endpoint).map(std::mem::take);
-            drop(closed);
+            let mut shard = lock(shard);
+            // Requests that run hold theirs until they are done.
+            let mut closed = Vec::new();
+            closed.extend(shard.shared.extract_if(.., |(of, _)| of == endpoint));
+            let idle = waiting(&mut shard.idle, endpoint).map(std::mem::take);
+            drop(shard);
+            drop((closed, idle));
         }
     }
 
     fn close_expired(&self) {
         for shard in &self.shards {
             let mut expired = Vec::new();
-            let mut idle = lock(shard);
-            for (_, waiting) in idle.iter_mut() {
+            let mut shard = lock(shard);
+            for (_, waiting) in &mut shard.idle {
                 let age = |one: &Idle| one.since.elapsed();
                 let keep_from = waiting.partition_point(|one| age(one) >= self.idle_timeout);
                 expired.extend(waiting.drain(..keep_from));
             }
-            idle.retain(|(_, waiting)| !waiting.is_empty());
+            shard.idle.retain(|(_, waiting)| !waiting.is_empty());
+            let over = |(_, one): &mut (_, Multiplexed)| one.is_expired(self.idle_timeout);
+            let unused: Vec<_> = shard.shared.extract_if(.., over).collect();
             // Closing sockets takes system calls: not under the lock.
-            drop(idle);
-            drop(expired);
+            drop(shard);
+            drop((expired, unused));
         }
     }
 }

@@ -152,7 +152,8 @@ impl Wire {
     }
 }
 
-fn kind_of(error: &hyper::Error) -> ClientErrorKind {
+/// What an error of hyper means for the request.
+pub(super) fn kind_of(error: &hyper::Error) -> ClientErrorKind {
     if error.is_user() {
         ClientErrorKind::RequestBody
     } else if error.is_parse() {

@@ -6,6 +6,7 @@ use std::path::PathBuf;
 use std::time::Duration;
 
 use moat_net::Endpoint;
+use moat_net::limits::CONNECTIONS_MAX;
 use moat_net::tls::Versions;
 use moat_proxy::config::{
     Balance, DNS_TTL, FAIL_BACK_AFTER, PassCertificate, ProxyProtocol, SLOW_START,
@@ -47,6 +48,10 @@ pub(crate) struct ProxyConfig {
     pub(crate) upstream_identity: Option<TlsFiles>,
     pub(crate) insecure: bool,
     /// Certificates of the TLS listeners; the first one is for clients that name none of the others.
+    /// Speak HTTP/2 with stores that do.
+    pub(crate) upstream_http2: bool,
+    /// Of each listener.
+    pub(crate) connections_max: usize,
     pub(crate) certificates: Vec<TlsFiles>,
     pub(crate) key_password_file: Option<PathBuf>,
     /// Goes before the file.
@@ -197,6 +202,12 @@ pub(super) fn read(reader: &mut Reader<'_>, data: &DataFolder) -> ProxyConfig {
         system_roots: !ca_only,
         upstream_identity: identity,
         insecure: reader.one("proxy.upstream_insecure", "off", switch),
+        upstream_http2: reader.one("proxy.upstream_http2", "off", switch),
+        connections_max: reader
+            .optional("proxy.max_connections", |text| {
+                text.parse().ok().filter(|count| *count > 0)
+            })
+            .unwrap_or(CONNECTIONS_MAX),
         certificates: certificates(reader, data),
         key_password_file: reader.optional("proxy.private_key_password_file", |text| {
             Some(PathBuf::from(text))

@@ -200,6 +200,16 @@ pub(crate) const SETTINGS: &[Setting] = &[
         &["MOAT_PROXY_UPSTREAM_INSECURE"],
         SWITCH,
     ),
+    one(
+        "proxy.upstream_http2",
+        &["MOAT_PROXY_UPSTREAM_HTTP2"],
+        SWITCH,
+    ),
+    one(
+        "proxy.max_connections",
+        &["MOAT_PROXY_MAX_CONNECTIONS"],
+        "a number above 0",
+    ),
     list("proxy.certificate", &["MOAT_PROXY_CERTIFICATE"], FILE),
     list("proxy.private_key", &["MOAT_PROXY_PRIVATE_KEY"], FILE),
     one(

@@ -69,7 +69,7 @@ impl ProxyServer {
         let workers = Workers::per_processor().context("starting the proxy's threads")?;
         let mut bound = Vec::with_capacity(config.listen.len());
         for listen in &config.listen {
-            let listener = bind_one(listen, tls.clone(), sockets)?;
+            let listener = bind_one(listen, tls.clone(), config.connections_max, sockets)?;
             let listener = listener.with_h2c().on_workers(&workers);
             bound.push((listen.tls, accept_proxy_headers(listener, config)));
         }
@@ -201,6 +201,7 @@ fn settings(config: &ProxyConfig, data: &DataFolder, store: Endpoint) -> Result<
     settings.trusted_proxies.clone_from(&config.trusted_proxies);
     settings.send_proxy_protocol = config.send_proxy_protocol;
     settings.pass_certificate = config.pass_certificate;
+    settings.upstream_http2 = config.upstream_http2;
     settings.hide_key_id_on_plain = config.hide_key_id;
     settings.sidekick_paths = config.sidekick_paths.then(SidekickPaths::default);
     settings.tracer = tracer(config).map(Arc::new);
@@ -353,14 +354,22 @@ fn accept_proxy_headers(listener: Listener, config: &ProxyConfig) -> Listener {
 }
 
 /// Binds a listener, or takes it over from systemd.
-fn bind_one(listen: &Listen, tls: Option<ServerTls>, sockets: &mut Sockets) -> Result<Listener> {
+fn bind_one(
+    listen: &Listen,
+    tls: Option<ServerTls>,
+    connections_max: usize,
+    sockets: &mut Sockets,
+) -> Result<Listener> {
     let tls = tls.filter(|_| listen.tls);
     let mut last = None;
     for address in listen.addresses() {
         let config = ListenerConfig {
             address,
             tls: tls.clone(),
-            limits: Limits::default(),
+            limits: Limits {
+                connections_max,
+                ..Limits::default()
+            },
         };
         if let Some(socket) = sockets.take(listen.port) {
             return Ok(Listener::take_over(socket, config)?);
