@@ -21,6 +21,8 @@ use crate::Error;
 /// No certificate bundle in use is near this; the limit keeps a mistyped path (a disk image) from
 /// filling the memory.
 const FILE_BYTES_MAX: u64 = 4 * 1024 * 1024;
+/// The numbers that systemd gives to users of its own (systemd.exec, `DynamicUser=`).
+const DYNAMIC_USERS: std::ops::RangeInclusive<u32> = 61184..=65519;
 const CERTIFICATE: &str = "certificate file";
 const PRIVATE_KEY: &str = "private key file";
 const BUNDLE: &str = "certificate bundle";
@@ -137,6 +139,9 @@ fn hint(path: &Path, error: &io::Error) -> String {
         return String::new();
     }
     let user = rustix::process::geteuid().as_raw();
+    if DYNAMIC_USERS.contains(&user) {
+        return hint_for_dynamic_user(user, path);
+    }
     let user = name_of("/etc/passwd", user).unwrap_or_else(|| user.to_string());
     let group_id = rustix::process::getegid().as_raw();
     let group = name_of("/etc/group", group_id).unwrap_or_else(|| group_id.to_string());
@@ -157,6 +162,16 @@ fn hint(path: &Path, error: &io::Error) -> String {
             )
         }
     }
+}
+
+/// What is given to a user that exists only while the service runs belongs to nobody afterwards.
+fn hint_for_dynamic_user(user: u32, path: &Path) -> String {
+    let name = path.file_name().unwrap_or_default().display();
+    format!(
+        "this process runs as user {user}, whom systemd made for this start alone (DynamicUser=); write `LoadCredential={name}:{path}` \
+         into the [Service] section of its unit, and `/run/credentials/UNIT/{name}` with the name of the unit into the configuration",
+        path = path.display(),
+    )
 }
 
 /// The name behind a number in a file such as `/etc/passwd`. Users that only a directory service knows
