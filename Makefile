@@ -22,6 +22,7 @@ help:
 	@echo 'make check   format, clippy, tidy and unit tests: what to run before a commit'
 	@echo 'make test    everything that CI runs: check, then end-to-end tests with real clients'
 	@echo 'make e2e     the end-to-end tests alone (PYTEST="-k name" picks some)'
+	@echo 'make soak    an hour of mixed use of the key manager, which its audit then has to hold (SECONDS=n; not in CI)'
 	@echo 'make bench   load, beside MinIO and SeaweedFS (not in CI)'
 	@echo 'make bench-proxy  load on the proxy, beside nginx and HAProxy (not in CI)'
 	@echo 'make clean   removes .work and the build, keeps the tools'
@@ -54,6 +55,13 @@ e2e: release
 	@MOAT_BIN='$(RELEASE)' '$(PYTHON)' -m pytest -c tests/pytest.ini tests $(PYTEST)
 	@echo 'the same S3 suite with boto3 1.24'
 	@MOAT_BIN='$(RELEASE)' '$(MOAT_TOOLS)/boto3-1.24/bin/python' -m pytest -c tests/pytest.ini tests/s3 $(PYTEST)
+
+# Mixed use of a key manager on every wire for SECONDS, with restarts; then its audit has to hold all of it.
+SECONDS ?= 3600
+.PHONY: soak
+soak: release
+	@scripts/tools.py minio client mc
+	@MOAT_BIN='$(RELEASE)' MOAT_MIXED_SECONDS='$(SECONDS)' '$(PYTHON)' -m pytest -c tests/pytest.ini tests/kms/test_mixed_use.py $(PYTEST)
 
 .PHONY: test
 test: check fuzz-smoke e2e

@@ -23,9 +23,9 @@ ENCLAVE = "moat"
 class Kms:
     """A key manager on a folder of its own."""
 
-    def __init__(self, folder: Path) -> None:
+    def __init__(self, folder: Path, env: dict[str, str] | None = None) -> None:
         # Only the key manager runs, so the other ports do not matter.
-        self.stack = Stack(folder / "data", Ports(*(free_port() for _ in range(4))), buckets=())
+        self.stack = Stack(folder / "data", Ports(*(free_port() for _ in range(4))), buckets=(), env=env)
         self.process: Process | None = None
         self.start()
         self.moat("policy", "create", "minio", *(f"--allow={path}" for path in POLICY))

@@ -37,7 +37,11 @@ impl<M: MetaStore> State<M> {
         let prefix = Bytes::from_static(ALL_ROWS.as_bytes());
         let end = prefix_end(&prefix);
         if !state.store.last(prefix..end).await?.is_empty() {
-            return Err(OpenError::Incomplete);
+            // Another node may have made the system since: its row is the first one that there is.
+            return match state.load_enclave(&Scope::System).await? {
+                Some(_) => Ok(state),
+                None => Err(OpenError::Incomplete),
+            };
         }
         // Another node may make the system at the same moment; then the check fails, and the row
         // that it wrote is the one that counts.

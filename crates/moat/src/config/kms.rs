@@ -9,6 +9,10 @@ use moat_kms::RateLimit;
 const LEASE_SECONDS: std::ops::RangeInclusive<u64> = 1..=3600;
 /// As [`moat_kms::BODIES_BYTES_MAX`].
 pub(super) const SIZE_LIMIT: &str = "64MiB";
+/// As [`moat_kms::audit::AuditConfig::FILE_BYTES_MAX`].
+pub(super) const AUDIT_FILE_SIZE: &str = "32MiB";
+/// The largest of either.
+const SIZE_MAX: usize = 4 << 30;
 
 /// `off`, or operations a second for each identity.
 pub(super) fn rate_limit(text: &str) -> Option<Option<RateLimit>> {
@@ -21,14 +25,22 @@ pub(super) fn rate_limit(text: &str) -> Option<Option<RateLimit>> {
 
 /// `64MiB`: at least what a request without a batch may have, at most what a machine has to spare.
 pub(super) fn size_limit(text: &str) -> Option<usize> {
-    const RANGE: std::ops::RangeInclusive<usize> = 2 << 20..=4 << 30;
+    let bytes = usize::try_from(bytes(text)?).ok()?;
+    (2 << 20..=SIZE_MAX).contains(&bytes).then_some(bytes)
+}
+
+/// `32MiB`: at least some thousand lines.
+pub(super) fn audit_file_size(text: &str) -> Option<u64> {
+    bytes(text).filter(|bytes| (1 << 20..=SIZE_MAX as u64).contains(bytes))
+}
+
+fn bytes(text: &str) -> Option<u64> {
     let (number, unit) = match (text.strip_suffix("MiB"), text.strip_suffix("GiB")) {
         (Some(number), _) => (number, 1 << 20),
         (_, Some(number)) => (number, 1 << 30),
         _ => return None,
     };
-    let bytes = number.parse::<usize>().ok()?.checked_mul(unit)?;
-    RANGE.contains(&bytes).then_some(bytes)
+    number.parse::<u64>().ok()?.checked_mul(unit)
 }
 
 /// `30s`, `5m` or `1h`, within [`LEASE_SECONDS`].
@@ -53,7 +65,14 @@ mod tests {
     #[test]
     fn sizes_have_a_unit_and_bounds() {
         assert_eq!(size_limit(SIZE_LIMIT), Some(moat_kms::BODIES_BYTES_MAX));
-        assert_eq!(size_limit("1GiB"), Some(1 << 30));
+        assert_eq!(
+            audit_file_size(AUDIT_FILE_SIZE),
+            Some(moat_kms::audit::AuditConfig::FILE_BYTES_MAX)
+        );
+        assert_eq!(
+            (size_limit("1GiB"), audit_file_size("1MiB")),
+            (Some(1 << 30), Some(1 << 20))
+        );
         for bad in [
             "",
             "64",

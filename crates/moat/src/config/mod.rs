@@ -121,6 +121,8 @@ pub(crate) struct KmsConfig {
     pub(crate) rate_limit: Option<RateLimit>,
     /// Bytes of requests that one identity may have under way.
     pub(crate) size_limit: usize,
+    /// A file of the audit is closed when it is this large.
+    pub(crate) audit_file_size: u64,
     pub(crate) audit_export: AuditExportConfig,
     /// Where the state is, if several key managers share it; `None`: in the folder.
     pub(crate) database: Option<DatabaseConfig>,
@@ -286,6 +288,11 @@ fn interpret(raw: &Raw, problems: &mut Vec<String>) -> Config {
             lease_ttl: reader.one("kms.lease_ttl", LEASE_TTL_DEFAULT, kms::lease_ttl),
             rate_limit: reader.one("kms.rate_limit", "off", kms::rate_limit),
             size_limit: reader.one("kms.size_limit", kms::SIZE_LIMIT, kms::size_limit),
+            audit_file_size: reader.one(
+                "kms.audit_file_size",
+                kms::AUDIT_FILE_SIZE,
+                kms::audit_file_size,
+            ),
             audit_export: AuditExportConfig {
                 targets: reader.list("kms.audit_export", ExportPlace::parse),
                 ca: reader.optional("kms.audit_export_ca", path),

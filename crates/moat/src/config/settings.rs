@@ -144,6 +144,11 @@ pub(crate) const SETTINGS: &[Setting] = &[
         &["MOAT_KMS_SIZE_LIMIT"],
         "2MiB to 4GiB, as 64MiB",
     ),
+    one(
+        "kms.audit_file_size",
+        &["MOAT_KMS_AUDIT_FILE_SIZE"],
+        "1MiB to 4GiB, as 32MiB",
+    ),
     list(
         "kms.audit_export",
         &["MOAT_KMS_AUDIT_EXPORT"],

@@ -142,7 +142,10 @@ async fn open_core(data: &DataFolder, config: &KmsConfig, root: Identity) -> Res
         hsm,
         root: Some(root),
         lease_ttl: config.lease_ttl,
-        audit: AuditConfig::new(data.kms_audit()),
+        audit: AuditConfig {
+            file_bytes_max: config.audit_file_size,
+            ..AuditConfig::new(data.kms_audit())
+        },
         clock: Arc::new(SystemClock),
         random: Arc::new(SystemRandom),
     };
