@@ -5,6 +5,7 @@ use std::borrow::Cow;
 use http::header::{CONTENT_TYPE, RETRY_AFTER};
 use http::{HeaderName, HeaderValue, Method, Response, StatusCode};
 use moat_net::Body;
+use moat_s3::authenticate::Refused;
 use moat_s3::error::{ErrorDocument, to_xml};
 use moat_s3::{ErrorCode, S3Error};
 
@@ -12,11 +13,13 @@ use moat_s3::{ErrorCode, S3Error};
 /// as long as they are told.
 const RETRY_AFTER_SECONDS: HeaderValue = HeaderValue::from_static("1");
 const REQUEST_ID: HeaderName = HeaderName::from_static("x-amz-request-id");
+const ERROR_CODE: HeaderName = HeaderName::from_static("x-minio-error-code");
+const ERROR_DESCRIPTION: HeaderName = HeaderName::from_static("x-minio-error-desc");
 /// Stands in `HostId`: which kind of server answered, since the store's answers have their own.
 const HOST_ID: &str = "moat-proxy";
 
 /// Why the proxy answers in the upstream's place.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq)]
 pub(crate) enum Refusal {
     /// A customer key on a plain listener.
     CustomerKeyOnPlain,
@@ -30,10 +33,12 @@ pub(crate) enum Refusal {
     IncompleteBody,
     /// The request has a form that can't be passed on.
     BadRequest,
+    /// The gateway does not take it.
+    Denied(Box<Refused>),
 }
 
 impl Refusal {
-    fn error(self) -> (StatusCode, S3Error) {
+    fn error(&self) -> (StatusCode, S3Error) {
         let error = match self {
             Self::CustomerKeyOnPlain => S3Error::new(
                 ErrorCode::InvalidRequest,
@@ -59,21 +64,40 @@ impl Refusal {
             }
             Self::IncompleteBody => ErrorCode::IncompleteBody.into(),
             Self::BadRequest => ErrorCode::InvalidRequest.into(),
+            Self::Denied(refused) => refused.error.clone(),
         };
         (error.code.status(), error)
     }
 
+    fn extra(&self) -> Option<(&'static str, &str)> {
+        match self {
+            Self::Denied(refused) => {
+                let (name, value) = refused.extra.as_ref()?;
+                Some((name, value))
+            }
+            _ => None,
+        }
+    }
+
     /// The answer to `method` on `path`. HEAD gets no body, as S3 does it.
-    pub(crate) fn response(self, method: &Method, path: &str, request_id: &str) -> Response<Body> {
+    /// Two headers stand in for it there, as MinIO's clients know them.
+    pub(crate) fn response(&self, method: &Method, path: &str, request_id: &str) -> Response<Body> {
         let (status, error) = self.error();
-        let body = if method == Method::HEAD {
+        let is_head = method == Method::HEAD;
+        let body = if is_head {
             Body::empty()
         } else {
-            Body::full(document(&error, path, request_id))
+            Body::full(document(&error, self.extra(), path, request_id))
         };
         let mut response = Response::new(body);
         *response.status_mut() = status;
         let headers = response.headers_mut();
+        if is_head && matches!(self, Self::Denied(_)) {
+            headers.insert(ERROR_CODE, HeaderValue::from_static(error.code.as_str()));
+            if let Ok(text) = HeaderValue::from_str(&format!("\"{}\"", error.message)) {
+                headers.insert(ERROR_DESCRIPTION, text);
+            }
+        }
         headers.insert(CONTENT_TYPE, HeaderValue::from_static("application/xml"));
         if let Ok(id) = HeaderValue::from_str(request_id) {
             headers.insert(REQUEST_ID, id);
@@ -85,7 +109,12 @@ impl Refusal {
     }
 }
 
-fn document(error: &S3Error, path: &str, request_id: &str) -> Vec<u8> {
+fn document(
+    error: &S3Error,
+    extra: Option<(&'static str, &str)>,
+    path: &str,
+    request_id: &str,
+) -> Vec<u8> {
     let message: &Cow<'static, str> = &error.message;
     to_xml(&ErrorDocument {
         code: error.code,
@@ -93,7 +122,7 @@ fn document(error: &S3Error, path: &str, request_id: &str) -> Vec<u8> {
         resource: path,
         request_id,
         host_id: HOST_ID,
-        extra: &[],
+        extra: extra.as_slice(),
     })
 }
 

@@ -14,7 +14,7 @@ use tokio::time::Instant;
 use crate::backend::Backend;
 use crate::config::REPLAY_BYTES_MAX;
 use crate::expect::Gate;
-use crate::proxy::Flight;
+use crate::proxy::{Flight, State};
 use crate::record::Record;
 use crate::watch::Watch;
 
@@ -27,7 +27,8 @@ use crate::watch::Watch;
 pub(crate) struct RequestBody(Arc<Mutex<Shared>>);
 
 struct Shared {
-    source: IdleTimeoutBody<Incoming>,
+    /// `None`: all of it was kept from the beginning.
+    source: Option<IdleTimeoutBody<Incoming>>,
     hint: SizeHint,
     /// What was taken from the source; `None` if that became too much.
     kept: Option<Vec<Bytes>>,
@@ -42,9 +43,27 @@ impl RequestBody {
     pub(crate) fn new(body: Incoming, idle: Duration) -> Self {
         Self(Arc::new(Mutex::new(Shared {
             hint: body.size_hint(),
-            source: IdleTimeoutBody::new(body, idle),
+            source: Some(IdleTimeoutBody::new(body, idle)),
             kept: Some(Vec::new()),
             taken: 0,
+            ended: false,
+            moved: Instant::now(),
+        })))
+    }
+
+    /// The body of a request that has one.
+    pub(crate) fn if_any(body: Incoming, state: &State) -> Option<Self> {
+        let has_body = !body.is_end_stream();
+        has_body.then(|| Self::new(body, state.config.body_idle_timeout))
+    }
+
+    /// A body that is at hand.
+    pub(crate) fn of_bytes(bytes: Bytes) -> Self {
+        Self(Arc::new(Mutex::new(Shared {
+            hint: SizeHint::with_exact(bytes.len() as u64),
+            source: None,
+            taken: bytes.len() as u64,
+            kept: Some(vec![bytes]),
             ended: false,
             moved: Instant::now(),
         })))
@@ -101,6 +120,8 @@ impl Shared {
         match &self.kept {
             Some(kept) => {
                 if let Some(bytes) = kept.get(given) {
+                    self.ended |= self.source.is_none();
+                    self.moved = Instant::now();
                     return Poll::Ready(Some(Ok(Frame::data(bytes.clone()))));
                 }
             }
@@ -108,7 +129,11 @@ impl Shared {
             None if given == 0 => return Poll::Ready(Some(Err(BodyTaken.into()))),
             None => {}
         }
-        let frame = ready!(Pin::new(&mut self.source).poll_frame(cx));
+        let Some(source) = &mut self.source else {
+            return Poll::Ready(None);
+        };
+        let frame = ready!(Pin::new(&mut *source).poll_frame(cx));
+        let source_ended = source.is_end_stream();
         self.moved = Instant::now();
         match &frame {
             Some(Ok(frame)) => match frame.data_ref() {
@@ -122,7 +147,7 @@ impl Shared {
         // HTTP/2 may announce the end apart from the last byte, but whoever was told the length has
         // the whole body with that byte.
         let all_taken = self.hint.exact().is_some_and(|length| self.taken >= length);
-        self.ended |= all_taken || self.source.is_end_stream();
+        self.ended |= all_taken || source_ended;
         Poll::Ready(frame)
     }
 

@@ -12,6 +12,7 @@ use moat_net::client::Dialer;
 use moat_net::tls::ClientTls;
 use moat_types::{Random, SystemRandom};
 
+use crate::gateway::GatewayConfig;
 use crate::otlp::SpanExporter;
 use crate::trace::Tracer;
 use crate::{Error, ellipses};
@@ -211,12 +212,14 @@ impl SiteConfig {
 }
 
 /// What the proxy does with a request besides carrying it.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+#[derive(Clone, Default)]
 #[non_exhaustive]
 pub enum Mode {
     /// Nothing: signatures stay those of the client.
     #[default]
     Transparent,
+    /// It ends the client's signature and signs anew.
+    Gateway(Arc<GatewayConfig>),
 }
 
 /// Which of the endpoints that are up takes a request.

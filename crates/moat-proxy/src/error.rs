@@ -1,6 +1,7 @@
 //! Why a proxy could not be set up.
 
 use crate::ellipses::PatternError;
+use crate::gateway::GatewayError;
 
 /// A configuration that no proxy can run with.
 #[derive(Debug, thiserror::Error)]
@@ -22,6 +23,14 @@ pub enum Error {
     /// The path of the health check.
     #[error("the health path {0:?} must begin with / and hold no spaces")]
     HealthPath(String),
+    /// A gateway that can't run.
+    #[error(transparent)]
+    Gateway(#[from] GatewayError),
+    /// A gateway whose stores may be anybody: it would give them requests that its own keys signed.
+    #[error(
+        "certificates of {0} must be checked in gateway mode, since requests to it carry the gateway's own signature: name its CA instead of upstream_insecure"
+    )]
+    InsecureGateway(String),
     /// A URL that is not an endpoint.
     #[error(transparent)]
     Endpoint(#[from] moat_net::Error),

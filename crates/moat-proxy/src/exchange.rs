@@ -18,12 +18,13 @@ use crate::answer::Refusal;
 use crate::body::{AnswerBody, RequestBody};
 use crate::config::{ATTEMPTS_MAX, CONNECT_ATTEMPTS_WITHIN, ProxyProtocol};
 use crate::expect::{Continue, Gate, expects_continue};
+use crate::gateway::Plan;
 use crate::health::Outcome;
 use crate::observe::Class;
 use crate::proxy::{Flight, State};
 use crate::record::Record;
 use crate::watch::Watch;
-use crate::{client_certificate, headers, mode, plain, upgrade};
+use crate::{client_certificate, headers, plain, upgrade};
 
 /// Answers one request.
 pub(crate) async fn answer(
@@ -36,7 +37,7 @@ pub(crate) async fn answer(
     if let Some(spans) = &state.config.spans {
         spans.begin(&mut head);
     }
-    if !peer.tls && plain::carries_customer_key(&head.headers) {
+    if !peer.tls && plain::carries_customer_key_anywhere(&head) {
         return refuse(state, peer, &head, began, Refusal::CustomerKeyOnPlain);
     }
     if head.method == Method::CONNECT {
@@ -44,7 +45,10 @@ pub(crate) async fn answer(
     }
     // HTTP/2 has no such thing.
     let upgrade = upgrade::wanted(&head, !body.is_end_stream());
-    let upgrade = upgrade.filter(|_| !state.config.upstream_http2);
+    let may = !state.config.upstream_http2 && state.gateway.is_none();
+    let upgrade = upgrade.filter(|_| may);
+    // The client's signature may cover what goes and what comes.
+    let signed = state.gateway.as_ref().map(|_| head.headers.clone());
     headers::strip_hop_by_hop(&mut head.headers);
     headers::set_forwarded(
         &mut head.headers,
@@ -53,15 +57,30 @@ pub(crate) async fn answer(
         &state.config.trusted_proxies,
     );
     client_certificate::pass_on(&mut head.headers, peer, state.config.pass_certificate);
-    if let Err(refusal) = mode::before_sending(state.config.mode, &mut head) {
-        return refuse(state, peer, &head, began, refusal);
-    }
+    let asked = head.uri.clone();
+    let admitted = match (&state.gateway, signed) {
+        (Some(gateway), Some(signed)) => {
+            let admitted = gateway.admit(&state.config, peer, &signed, &mut head, body);
+            admitted.await.map(|one| (one.body, Some(one.plan)))
+        }
+        _ => Ok((RequestBody::if_any(body, state), None)),
+    };
+    let (body, plan) = match admitted {
+        Ok(admitted) => admitted,
+        Err(refusal) => {
+            head.uri = asked;
+            return refuse(state, peer, &head, began, refusal);
+        }
+    };
+    let mut attempts = Attempts::new(state, peer, body, plan, began);
     let upgrades = upgrade.is_some();
     if let Some(protocol) = upgrade {
         upgrade::ask(&mut head.headers, protocol);
     }
-    let mut attempts = Attempts::new(state, peer, body, began);
-    match attempts.run(&head).await {
+    let outcome = attempts.run(&head).await;
+    // Errors and logs speak of what the client asked for.
+    head.uri = asked;
+    match outcome {
         Ok((response, flight)) => {
             let record = Record::if_wanted(&state.config, peer, &head, &response, began);
             let record = record.map(|mut record| {
@@ -69,6 +88,10 @@ pub(crate) async fn answer(
                 record
             });
             if response.status() != StatusCode::SWITCHING_PROTOCOLS {
+                let response = match &attempts.plan {
+                    Some(plan) => plan.translate(response),
+                    None => response,
+                };
                 return relay(state, peer, &head.method, response, flight, record);
             }
             if let Some(record) = record {
@@ -94,6 +117,8 @@ struct Attempts<'a> {
     sends: usize,
     arrivals: usize,
     replayed: bool,
+    /// How it is signed, in gateway mode.
+    plan: Option<Plan>,
 }
 
 /// Why an attempt came to nothing.
@@ -105,24 +130,31 @@ enum Failure {
 }
 
 impl<'a> Attempts<'a> {
-    fn new(state: &'a State, peer: &'a Peer, body: Incoming, began: Instant) -> Self {
-        let has_body = !body.is_end_stream();
+    fn new(
+        state: &'a State,
+        peer: &'a Peer,
+        body: Option<RequestBody>,
+        plan: Option<Plan>,
+        began: Instant,
+    ) -> Self {
         state.budget.earn();
         Self {
             state,
             peer,
             looking_since: began,
-            body: has_body.then(|| RequestBody::new(body, state.config.body_idle_timeout)),
+            body,
             tried: Vec::new(),
             sends: 0,
             arrivals: 0,
             replayed: false,
+            plan,
         }
     }
 
     async fn run(&mut self, head: &Parts) -> Result<(Response<Body>, Flight), Refusal> {
         loop {
-            let Some(flight) = self.state.begin(&self.tried) else {
+            let sites = self.plan.as_ref().map(|plan| plan.sites.clone());
+            let Some(flight) = self.state.begin(sites, &self.tried) else {
                 return Err(if self.arrivals > 0 {
                     Refusal::NoAnswer
                 } else {
@@ -130,7 +162,7 @@ impl<'a> Attempts<'a> {
                 });
             };
             self.sends += 1;
-            let request = self.request(head, &flight);
+            let request = self.request(head, &flight)?;
             let sent_at = Instant::now();
             let failure = match self.send(&head.method, &flight, request).await {
                 Ok(response) => {
@@ -158,6 +190,10 @@ impl<'a> Attempts<'a> {
                     )
                 }
             };
+            // A body that is wrong is so everywhere, and the client must hear of it.
+            if let Some(fault) = self.plan.as_ref().and_then(Plan::fault) {
+                return Err(Refusal::Denied(Box::new(fault.into())));
+            }
             if !may {
                 return Err(refusal);
             }
@@ -166,7 +202,7 @@ impl<'a> Attempts<'a> {
     }
 
     /// The request for one attempt. Its head is copied: a second attempt may need it.
-    fn request(&self, head: &Parts, flight: &Flight) -> Request<Body> {
+    fn request(&self, head: &Parts, flight: &Flight) -> Result<Request<Body>, Refusal> {
         let mut request = Request::new(Body::empty());
         *request.method_mut() = head.method.clone();
         *request.uri_mut() = head.uri.clone();
@@ -188,8 +224,12 @@ impl<'a> Attempts<'a> {
             });
             *request.body_mut() = body.attempt(gate, &flight.backend);
         }
+        if let Some(plan) = &self.plan {
+            plan.sign(&mut request, &flight.backend.endpoint)
+                .map_err(|error| Refusal::Denied(Box::new(error.into())))?;
+        }
         flight.backend.meters.sent(headers::bytes_of(&head.headers));
-        request
+        Ok(request)
     }
 
     /// Sends one attempt and waits for the head of its answer, as long as there is hope.

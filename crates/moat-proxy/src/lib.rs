@@ -1,6 +1,6 @@
-//! Load balancer in front of S3 endpoints, in its transparent mode: bytes pass as they are.
+//! Load balancer in front of S3 endpoints, and re-signing gateway.
 //!
-//! Host, path, query, headers and body reach the upstream as the client sent and signed them; only
+//! In its transparent mode bytes pass as they are. Host, path, query, headers and body reach the upstream as the client sent and signed them; only
 //! hop-by-hop headers are removed and `X-Forwarded-*` set. Each request goes to the endpoint with
 //! the fewest requests in flight ([`balance`]) of the first site that is up; endpoints are probed and
 //! set aside after failures of their own ([`health`]); a request is tried elsewhere only when no
@@ -10,12 +10,16 @@
 //! (SSE-C) are refused before a byte goes upstream, and HEAD answers lose the KMS key id, which is
 //! what lets SDK v1 clients rename on an http endpoint.
 //!
-//! Knows nothing about credentials and signatures, holds no body beyond a small replay buffer, and
-//! keeps no state on disk.
+//! As a [`gateway`] it ends the signatures of clients, decides what they may do and how new objects are
+//! encrypted, and signs anew; all else stays the same.
+//!
+//! Holds no body beyond a small replay buffer and one chunk that is being signed, and keeps no state on
+//! disk. The transparent mode knows nothing about credentials and signatures.
 
 pub mod balance;
 pub mod config;
 pub mod ellipses;
+pub mod gateway;
 pub mod health;
 pub mod otlp;
 pub mod status;
@@ -31,7 +35,6 @@ mod error;
 mod exchange;
 mod expect;
 mod headers;
-mod mode;
 mod observe;
 mod plain;
 mod probe;

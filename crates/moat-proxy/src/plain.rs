@@ -1,5 +1,6 @@
 //! The two rules of plain listeners, for any store behind.
 
+use http::request::Parts;
 use http::{HeaderMap, HeaderName, Method};
 
 const KMS_KEY_ID: HeaderName =
@@ -18,6 +19,25 @@ pub(crate) fn carries_customer_key(headers: &HeaderMap) -> bool {
     })
 }
 
+/// The same, but also of headers that a presigned URL carries in its query.
+pub(crate) fn carries_customer_key_anywhere(head: &Parts) -> bool {
+    let Some(query) = head.uri.query() else {
+        return carries_customer_key(&head.headers);
+    };
+    let names = query.split('&').map(|part| {
+        let name = part.split_once('=').map_or(part, |(name, _)| name);
+        moat_s3::uri::decode_query(name.as_bytes()).to_ascii_lowercase()
+    });
+    // Nearly all queries are spared the decoding.
+    let may = query.len() >= CUSTOMER.len() && query.contains(['c', 'C', '%']);
+    carries_customer_key(&head.headers)
+        || may
+            && names.into_iter().any(|name| {
+                name.starts_with(CUSTOMER.as_bytes())
+                    || name.starts_with(COPY_SOURCE_CUSTOMER.as_bytes())
+            })
+}
+
 /// Drops the KMS key id from a HEAD answer, and from no other.
 ///
 /// S3A copies the id of the source into its CopyObject, and SDK v1 refuses any request with a key id
@@ -31,9 +51,33 @@ pub(crate) fn hide_key_id(method: &Method, headers: &mut HeaderMap) {
 
 #[cfg(test)]
 mod tests {
-    use http::HeaderValue;
+    use http::{HeaderValue, Request};
 
     use super::*;
+
+    #[test]
+    fn customer_keys_in_a_presigned_query_are_found() {
+        for (uri, carries) in [
+            (
+                "/b/k?X-Amz-Server-Side-Encryption-Customer-Key=1&X-Amz-Signature=a",
+                true,
+            ),
+            (
+                "/b/k?a=1&x-amz-copy-source-server-side-encryption-customer-algorithm=AES256",
+                true,
+            ),
+            ("/b/k?x-amz-server-side-encryption-%63ustomer-key=1", true),
+            (
+                "/b/k?prefix=x-amz-server-side-encryption-customer-key",
+                false,
+            ),
+            ("/b/k?list-type=2", false),
+            ("/b/k", false),
+        ] {
+            let head = Request::get(uri).body(()).unwrap().into_parts().0;
+            assert_eq!(carries_customer_key_anywhere(&head), carries, "{uri}");
+        }
+    }
 
     #[test]
     fn customer_key_headers_are_found_by_their_prefixes() {

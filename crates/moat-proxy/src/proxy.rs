@@ -1,20 +1,25 @@
 //! The proxy as a service, its sites in their order, and its reload.
 
 use std::collections::HashSet;
+use std::ops::Range;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering::Relaxed};
 use std::time::Duration;
 
 use arc_swap::ArcSwap;
-use http::{Request, Response};
+use http::{Method, Request, Response};
 use hyper::body::Incoming;
+use moat_net::health::{self, Probe};
+use moat_net::tls::ClientTls;
 use moat_net::{Body, Peer, Service};
 
 use crate::backend::Backend;
 use crate::budget::Budget;
+use crate::config::Mode;
+use crate::gateway::Gateway;
 use crate::site::Site;
 use crate::status::{self, Status};
-use crate::{Config, Error, SiteConfig, exchange, sidekick};
+use crate::{Config, Error, SiteConfig, Upstream, exchange, sidekick};
 
 /// A load balancer. One value serves TLS and plain listeners at once; what differs is decided by
 /// [`Peer::tls`].
@@ -107,6 +112,13 @@ impl Drop for Proxy {
 impl Service for Proxy {
     async fn call(&self, peer: &Arc<Peer>, request: Request<Incoming>) -> Response<Body> {
         let state = self.state.load_full();
+        if state.gateway.is_some()
+            && matches!(*request.method(), Method::GET | Method::HEAD)
+            && Probe::of_path(request.uri().path()).is_some()
+        {
+            // Of its own: nobody signs these, and what is behind is for the gateway to judge.
+            return health::answer(self.is_ready());
+        }
         if let Some(paths) = &state.config.sidekick_paths
             && let Some(answer) = sidekick::answer(self, paths, &request)
         {
@@ -120,8 +132,34 @@ fn check(config: &Config) -> Result<(), Error> {
     if config.sites.is_empty() {
         return Err(Error::NoUpstreams);
     }
+    if let Mode::Gateway(gateway) = &config.mode {
+        gateway.check()?;
+        config.sites.iter().try_for_each(check_trust)?;
+    }
     // One endpoint may stand in several sites: the same cluster, asked another health path.
     config.sites.iter().try_for_each(check_site)
+}
+
+/// A gateway gives its own signature to whoever answers, so it must know who that is.
+fn check_trust(site: &SiteConfig) -> Result<(), Error> {
+    if !site.tls.as_ref().is_some_and(ClientTls::is_insecure) {
+        return Ok(());
+    }
+    let loopback = |upstream: &Upstream| {
+        let endpoint = &upstream.endpoint;
+        endpoint.host() == "localhost"
+            || endpoint
+                .address()
+                .is_some_and(|address| address.is_loopback())
+    };
+    match site
+        .upstreams
+        .iter()
+        .find(|one| one.endpoint.is_tls() && !loopback(one))
+    {
+        Some(upstream) => Err(Error::InsecureGateway(upstream.endpoint.to_string())),
+        None => Ok(()),
+    }
 }
 
 fn check_site(site: &SiteConfig) -> Result<(), Error> {
@@ -150,6 +188,8 @@ pub(crate) struct State {
     pub(crate) config: Config,
     pub(crate) sites: Vec<Arc<Site>>,
     pub(crate) budget: Budget,
+    /// What ends and makes signatures, in gateway mode.
+    pub(crate) gateway: Option<Gateway>,
     /// The site that took the last request; only for the log.
     active: AtomicUsize,
 }
@@ -164,7 +204,15 @@ impl State {
                 same_place.map(|site| &**site),
             ))
         };
+        let gateway = match &config.mode {
+            Mode::Transparent => None,
+            Mode::Gateway(gateway) => {
+                let before = before.and_then(|state| state.gateway.as_ref());
+                Some(Gateway::new(gateway, before))
+            }
+        };
         Self {
+            gateway,
             sites: (0..config.sites.len()).map(site).collect(),
             budget: Budget::new(),
             active: AtomicUsize::new(0),
@@ -180,15 +228,16 @@ impl State {
         self.sites.iter().for_each(|site| site.stop());
     }
 
-    /// Chooses an endpoint that was not tried yet: of the first site that is up and settled, else of the
+    /// Chooses an endpoint of `sites` (`None`: of all) that was not tried yet: of the first site that is up and settled, else of the
     /// first that is up, else of the first that has an endpoint left to try.
-    pub(crate) fn begin(&self, tried: &[u64]) -> Option<Flight> {
-        if let [only] = &*self.sites {
+    pub(crate) fn begin(&self, sites: Option<Range<usize>>, tried: &[u64]) -> Option<Flight> {
+        let sites = sites.map_or(&*self.sites, |range| &self.sites[range]);
+        if let [only] = sites {
             return Flight::begin(only, tried);
         }
         let rules: [fn(&Site) -> bool; 3] = [Site::is_settled, Site::is_up, |_| true];
         for rule in rules {
-            let may = self.sites.iter().filter(|site| rule(site));
+            let may = sites.iter().filter(|site| rule(site));
             if let Some(flight) = may.clone().find_map(|site| Flight::begin(site, tried)) {
                 self.note_active(flight.site.number);
                 return Some(flight);

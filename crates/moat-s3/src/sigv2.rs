@@ -93,10 +93,10 @@ impl<'a> QueryClaim<'a> {
         self.query.get(ACCESS_KEY_ID).unwrap_or_default()
     }
 
-    /// Whether the claim is by temporary credentials, whose token stands in the query or a header.
-    pub fn has_security_token(&self, request: &RequestParts<'_>) -> bool {
-        self.query.get_ignore_case(SECURITY_TOKEN).is_some()
-            || request.headers.contains_key(SECURITY_TOKEN)
+    /// The token of temporary credentials, which stands in the query or a header.
+    pub fn security_token<'c>(&'c self, request: &RequestParts<'c>) -> Option<&'c str> {
+        let header = || request.headers.get(SECURITY_TOKEN)?.to_str().ok();
+        self.query.get_ignore_case(SECURITY_TOKEN).or_else(header)
     }
 
     /// Verifies the claim against the request that it came with, and tells what the body must be.

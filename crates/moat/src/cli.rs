@@ -33,6 +33,8 @@ pub(crate) enum Command {
     Store(StoreArgs),
     /// Run the proxy alone, in front of one or more S3 stores
     Proxy(Box<ProxyArgs>),
+    /// Run the proxy as a gateway: it checks signatures itself, encrypts by rule and signs anew
+    Gateway(Box<ProxyArgs>),
     /// Run the proxy with the command line of Sidekick
     Sidekick(Box<SidekickArgs>),
     /// Run the key manager, or work with one

@@ -12,6 +12,7 @@ mod files;
 mod first_start;
 mod folder;
 mod hsm_place;
+mod key_file;
 mod keyring;
 mod kms;
 mod kms_access;
@@ -74,7 +75,11 @@ fn run(command: Command) -> Result<ExitCode> {
             Command::Store(args) => up::store_server(args).await,
             Command::Proxy(args) => match args.command {
                 Some(ProxyCommand::Top(args)) => proxy_top::run(args).await,
-                None => up::proxy_server(*args).await,
+                None => up::proxy_server(*args, Vec::new()).await,
+            },
+            Command::Gateway(args) => match args.command {
+                Some(ProxyCommand::Top(args)) => proxy_top::run(args).await,
+                None => up::gateway_server(*args).await,
             },
             Command::Sidekick(args) => up::sidekick_server(*args).await,
             Command::Kms(args) => match args.command {

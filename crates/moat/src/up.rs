@@ -10,6 +10,7 @@ use moat_types::{SystemClock, SystemRandom};
 
 use crate::cli::{KmsServerArgs, ProxyArgs, StoreArgs, UpArgs};
 use crate::config::Config;
+use crate::config::raw::FlagValue;
 use crate::first_start::{self, Found, World};
 use crate::keyring;
 use crate::lock::FolderLock;
@@ -134,7 +135,7 @@ pub(crate) async fn kms_server(args: KmsServerArgs) -> Result<ExitCode> {
 /// Runs the key manager alone as the file, the environment and these flags say.
 pub(crate) async fn serve_kms(
     file: Option<&std::path::Path>,
-    flags: impl IntoIterator<Item = Vec<crate::config::raw::FlagValue>>,
+    flags: impl IntoIterator<Item = Vec<FlagValue>>,
 ) -> Result<ExitCode> {
     let config = load(file, flags)?;
     locked_memory::lock();
@@ -170,10 +171,20 @@ pub(crate) async fn store_server(args: StoreArgs) -> Result<ExitCode> {
     running.until(signals, config).await
 }
 
+/// Runs the proxy alone as a gateway, whatever the file says.
+pub(crate) async fn gateway_server(args: ProxyArgs) -> Result<ExitCode> {
+    let mode = FlagValue {
+        key: "proxy.mode",
+        flag: "moat gateway",
+        values: vec!["gateway".to_owned()],
+    };
+    proxy_server(args, vec![mode]).await
+}
+
 /// Runs the proxy alone.
-pub(crate) async fn proxy_server(args: ProxyArgs) -> Result<ExitCode> {
+pub(crate) async fn proxy_server(args: ProxyArgs, more: Vec<FlagValue>) -> Result<ExitCode> {
     let file = args.file.config.clone();
-    let flags = args.values();
+    let flags = [args.values(), more].concat();
     let read = move || Config::load(file.as_deref(), flags.clone());
     proxy_alone(Box::new(read), Vec::new()).await
 }
@@ -213,7 +224,11 @@ async fn proxy_alone(
     }
     let shown = |(tls, address)| welcome::shown(&config, tls, address).to_string();
     let listening: Vec<String> = server.addresses().into_iter().map(shown).collect();
-    let mut line = format!("ready    proxy {}", listening.join(" and "));
+    let name = match &config.proxy.gateway {
+        Some(_) => "gateway",
+        None => "proxy",
+    };
+    let mut line = format!("ready    {name} {}", listening.join(" and "));
     if let Some(address) = server.admin_address() {
         line.push_str(&format!(
             ", admin {}",
@@ -237,7 +252,7 @@ async fn proxy_alone(
 /// Configuration, logging and what a process asks of the system, in the order in which they can fail.
 fn load(
     file: Option<&std::path::Path>,
-    flags: impl IntoIterator<Item = Vec<crate::config::raw::FlagValue>>,
+    flags: impl IntoIterator<Item = Vec<FlagValue>>,
 ) -> Result<Config> {
     let config = Config::load(file, flags.into_iter().flatten().collect())?;
     prepare_process(&config)?;

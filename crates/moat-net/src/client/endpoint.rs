@@ -156,7 +156,8 @@ impl Endpoint {
         &self.0.server_name
     }
 
-    pub(super) fn host_header(&self) -> &HeaderValue {
+    /// What `Host` says: host and port as they were written.
+    pub fn host_header(&self) -> &HeaderValue {
         &self.0.host_header
     }
 }

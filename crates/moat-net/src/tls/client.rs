@@ -124,6 +124,11 @@ impl ClientTls {
         reload::watch(&self.0)
     }
 
+    /// Whether any server certificate is accepted.
+    pub fn is_insecure(&self) -> bool {
+        self.0.settings.insecure
+    }
+
     /// The rustls configuration for the next connection.
     pub fn current(&self) -> Arc<ClientConfig> {
         self.0.current.load_full()

@@ -6,6 +6,8 @@
     reason = "each test file uses a part of this"
 )]
 
+pub mod gateway;
+
 use std::future::Future;
 use std::net::SocketAddr;
 use std::sync::{Arc, Mutex};

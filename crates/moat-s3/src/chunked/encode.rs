@@ -30,14 +30,34 @@ impl ChunkedEncoder {
         if data.is_empty() {
             return Default::default();
         }
-        let header = match &mut self.chain {
-            None => format!("{:x}\r\n", data.len()),
+        let digest = self.signs_chunks().then(|| sha256(&data));
+        let header = self.chunk_header(data.len() as u64, digest.as_ref());
+        [header, data, Self::chunk_end()]
+    }
+
+    /// The header of a chunk whose data is sent in pieces after it, and then [`Self::chunk_end`].
+    /// For chunks that are signed, `sha256` is of all the data, which is never empty.
+    ///
+    /// # Panics
+    /// If chunks are signed and `sha256` is not given.
+    pub fn chunk_header(&mut self, size: u64, sha256: Option<&[u8; 32]>) -> Bytes {
+        match &mut self.chain {
+            None => format!("{size:x}\r\n").into(),
             Some(chain) => {
-                let signature = chain.next_chunk(&sha256(&data));
-                signed_header(data.len(), &signature.to_hex())
+                let sha256 = sha256.expect("a signed chunk has a digest");
+                signed_header(size, &chain.next_chunk(sha256).to_hex()).into()
             }
-        };
-        [header.into(), data, Bytes::from_static(LINE_END)]
+        }
+    }
+
+    /// What stands behind a chunk's data.
+    pub const fn chunk_end() -> Bytes {
+        Bytes::from_static(LINE_END)
+    }
+
+    /// Whether [`Self::chunk_header`] needs a digest.
+    pub const fn signs_chunks(&self) -> bool {
+        self.chain.is_some()
     }
 
     /// Ends the body with the last chunk and the trailers, which must be those that
@@ -72,7 +92,7 @@ impl ChunkedEncoder {
     }
 }
 
-fn signed_header(size: usize, signature: &str) -> String {
+fn signed_header(size: u64, signature: &str) -> String {
     format!("{size:x};chunk-signature={signature}\r\n")
 }
 

@@ -13,10 +13,12 @@
 
 mod decode;
 mod encode;
+mod reframe;
 mod trailer;
 
 pub use decode::ChunkedDecoder;
 pub use encode::{ChunkedEncoder, encoded_length};
+pub use reframe::{CHUNK_BYTES, Reframe, Source, Target, trailer_length};
 pub use trailer::{AnnouncedTrailers, TRAILER_BYTES_MAX, TRAILER_COUNT_MAX, Trailers};
 
 use crate::error::{ErrorCode, S3Error};

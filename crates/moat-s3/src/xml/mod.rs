@@ -9,6 +9,7 @@ mod answers;
 mod list;
 mod parse;
 mod requests;
+mod sts;
 mod write;
 
 pub use answers::{
@@ -27,6 +28,7 @@ pub use requests::{
     read_complete_multipart_upload, read_create_bucket_configuration, read_delete,
     read_versioning_configuration,
 };
+pub use sts::{StsCredentials, read_sts_credentials};
 pub use write::XmlWriter;
 
 /// The largest request document that a server should collect. The largest legitimate ones are

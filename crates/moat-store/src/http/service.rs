@@ -12,13 +12,14 @@ use moat_meta::MetaStore;
 use moat_net::health::Probe;
 use moat_net::{Body, Peer, Service, access_log, health, request_id};
 use moat_s3::ErrorCode;
+use moat_s3::authenticate::Authenticator;
 use moat_s3::request::{Address, BaseDomains, CustomerKey, Operation, Query};
 use moat_s3::sigv4::RequestParts;
 use moat_types::{BucketName, ObjectKey};
 
 use super::admin::REWRAP_PATH;
 use super::answer::{Answer, ErrorPage, empty, set_ids};
-use super::auth::{Authenticator, RootCredentials, is_secure};
+use super::auth::{RootCredentials, is_secure};
 use super::call::Call;
 use crate::Store;
 use crate::error::{Error, Result};
@@ -68,7 +69,7 @@ impl<M: MetaStore, B: BlobStore> S3Service<M, B> {
         let region = store.settings.region.clone();
         let domains = BaseDomains::new(&store.settings.domains);
         Self {
-            authenticator: Authenticator::new(config.root, region),
+            authenticator: config.root.authenticator(region),
             domains,
             trusted_proxies: config.trusted_proxies,
             host_id: config.host_id,
@@ -159,6 +160,7 @@ impl<M: MetaStore, B: BlobStore> S3Service<M, B> {
         self.authenticator
             .authenticate(request, None, now)
             .map(drop)
+            .map_err(Error::from)
     }
 
     /// Finds out what a request is about, and refuses SSE-C keys that came in the clear.

@@ -1,6 +1,7 @@
 //! The second stage of configuration: what it means. Services and commands see only [`Config`];
 //! every problem is collected and all are reported together.
 
+pub(crate) mod gateway;
 mod kms;
 mod proxy;
 pub(crate) mod raw;
@@ -607,7 +608,11 @@ mod tests {
     #[test]
     fn every_default_and_every_row_is_used() {
         // A row that no code reads would be a setting that does nothing.
-        let source = concat!(include_str!("mod.rs"), include_str!("proxy.rs"));
+        let source = concat!(
+            include_str!("mod.rs"),
+            include_str!("proxy.rs"),
+            include_str!("gateway.rs")
+        );
         for setting in settings::SETTINGS {
             assert!(
                 source.contains(&format!("\"{}\"", setting.key)),

@@ -14,6 +14,7 @@ use moat_proxy::config::{
 use moat_proxy::{HealthConfig, Network, Upstream};
 use moat_types::SecretString;
 
+use super::gateway::GatewayConfig;
 use super::{Reader, TlsFiles, socket_or_off, switch};
 use crate::duration;
 use crate::folder::DataFolder;
@@ -35,6 +36,8 @@ const COUNT_MAX: u32 = 1000;
 #[derive(Debug, Clone)]
 pub(crate) struct ProxyConfig {
     pub(crate) listen: Vec<Listen>,
+    /// What it does in gateway mode; `None`: requests pass as they are.
+    pub(crate) gateway: Option<GatewayConfig>,
     pub(crate) admin: Option<SocketAddr>,
     /// Sites in their order. Empty: the store of the same folder.
     pub(crate) sites: Vec<Vec<Upstream>>,
@@ -194,6 +197,7 @@ pub(super) fn read(reader: &mut Reader<'_>, data: &DataFolder) -> ProxyConfig {
     }
     ProxyConfig {
         listen: listeners(reader),
+        gateway: super::gateway::read(reader),
         admin: reader.one("proxy.admin_listen", "off", socket_or_off),
         sites: sites(reader),
         health: health(reader),

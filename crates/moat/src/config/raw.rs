@@ -49,7 +49,14 @@ pub(crate) struct FlagValue {
 
 /// All that was written.
 #[derive(Debug, Default)]
-pub(crate) struct Raw(BTreeMap<&'static str, Written>);
+pub(crate) struct Raw {
+    settings: BTreeMap<&'static str, Written>,
+    /// The tables of the gateway, and the file in which they stand.
+    pub(crate) gateway: Option<(String, toml::Table)>,
+}
+
+/// Tables that hold lists of things with several fields, and so are no settings.
+const GATEWAY: &str = "gateway";
 
 impl Raw {
     /// Collects the three sources. Problems of form go to `problems`, one sentence each.
@@ -68,7 +75,7 @@ impl Raw {
         }
         for given in flags.into_iter().filter(|given| !given.values.is_empty()) {
             let source = Source::Flag(given.flag);
-            raw.0.insert(
+            raw.settings.insert(
                 given.key,
                 Written {
                     values: given.values,
@@ -81,7 +88,7 @@ impl Raw {
 
     /// What was written for `key`.
     pub(crate) fn get(&self, key: &str) -> Option<&Written> {
-        self.0.get(key)
+        self.settings.get(key)
     }
 
     fn take_env(&mut self, setting: &Setting, env: &dyn Fn(&str) -> Option<String>) {
@@ -97,7 +104,8 @@ impl Raw {
                 vec![text]
             };
             let source = Source::Env(name);
-            self.0.insert(setting.key, Written { values, source });
+            self.settings
+                .insert(setting.key, Written { values, source });
         }
     }
 
@@ -126,6 +134,9 @@ impl Raw {
                 format!("{prefix}.{name}")
             };
             match (find(&key), value) {
+                (None, toml::Value::Table(inner)) if key == GATEWAY => {
+                    self.gateway = Some((file.to_owned(), inner.clone()));
+                }
                 (Some(setting), value) => self.take_value(file, setting, value, problems),
                 (None, toml::Value::Table(inner)) if is_table(&key) => {
                     self.take_table(file, &key, inner, problems);
@@ -153,7 +164,8 @@ impl Raw {
         match values {
             Some(values) => {
                 let source = Source::File(file.to_owned());
-                self.0.insert(setting.key, Written { values, source });
+                self.settings
+                    .insert(setting.key, Written { values, source });
             }
             None => {
                 let many = if setting.list { "an array of " } else { "" };

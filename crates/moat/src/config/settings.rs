@@ -166,6 +166,7 @@ pub(crate) const SETTINGS: &[Setting] = &[
         &["MOAT_KMS_DATABASE_PASSWORD_FILE"],
         FILE,
     ),
+    one("proxy.mode", &["MOAT_PROXY_MODE"], "transparent or gateway"),
     one(
         "proxy.listen_https",
         &["MOAT_PROXY_LISTEN_HTTPS"],

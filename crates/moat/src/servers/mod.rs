@@ -2,6 +2,7 @@
 //! and how it is served until it is drained. `moat up` runs them together, the other commands one
 //! each; the wiring is the same.
 
+mod gateway;
 pub(crate) mod kms;
 pub(crate) mod kms_state;
 pub(crate) mod proxy;

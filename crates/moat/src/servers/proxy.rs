@@ -1,6 +1,7 @@
 //! The proxy: one service behind all its listeners, and an admin listener beside them.
 
 use std::net::SocketAddr;
+use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -10,7 +11,7 @@ use moat_net::tls::{
     ClientAuth, ClientIdentity, ClientTls, ClientTlsConfig, Roots, ServerIdentity, ServerTls,
     ServerTlsConfig,
 };
-use moat_net::{Drain, Limits, Listener, ListenerConfig, Workers};
+use moat_net::{ClientConfig, Drain, Limits, Listener, ListenerConfig, Workers};
 use moat_pki::{
     CA_VALIDITY, CaRequest, CertificateAuthority, KeyAlgorithm, LEAF_VALIDITY, LeafRequest,
     PrivateKey, SubjectName, Usage,
@@ -18,7 +19,7 @@ use moat_pki::{
 use moat_proxy::config::SidekickPaths;
 use moat_proxy::otlp::{ExporterConfig, QUEUE_SPANS_MAX, SpanExporter};
 use moat_proxy::trace::Tracer;
-use moat_proxy::{Admin, Config as Settings, Proxy, SiteConfig, Upstream};
+use moat_proxy::{Admin, Config as Settings, Mode, Proxy, SiteConfig, Upstream};
 use moat_types::{SystemClock, SystemRandom};
 use zeroize::Zeroizing;
 
@@ -177,7 +178,7 @@ fn settings(config: &ProxyConfig, data: &DataFolder, store: Endpoint) -> Result<
     } else {
         config.sites.clone()
     };
-    let tls = client_tls(config, data, &sites)?;
+    let tls = client_tls(config, data, &sites, config.upstream_ca.as_deref())?;
     let count = sites.len();
     let site = |(index, upstreams): (usize, Vec<Upstream>)| {
         let mut health = config.health.clone();
@@ -192,7 +193,10 @@ fn settings(config: &ProxyConfig, data: &DataFolder, store: Endpoint) -> Result<
             tls: tls.clone(),
         }
     };
-    let mut settings = Settings::of_sites(sites.into_iter().enumerate().map(site).collect());
+    let mut sites: Vec<_> = sites.into_iter().enumerate().map(site).collect();
+    let mode = mode(config, data, &mut sites)?;
+    let mut settings = Settings::of_sites(sites);
+    settings.mode = mode;
     settings.balance = config.balance;
     settings.zone.clone_from(&config.zone);
     settings.slow_start = config.slow_start;
@@ -207,6 +211,42 @@ fn settings(config: &ProxyConfig, data: &DataFolder, store: Endpoint) -> Result<
     settings.tracer = tracer(config).map(Arc::new);
     settings.spans = spans(config)?.map(Arc::new);
     Ok(settings)
+}
+
+/// The mode, and in gateway mode the sites of its further stores after those of the first.
+fn mode(config: &ProxyConfig, data: &DataFolder, sites: &mut Vec<SiteConfig>) -> Result<Mode> {
+    let Some(gateway) = &config.gateway else {
+        return Ok(Mode::Transparent);
+    };
+    let mut places = vec![0..sites.len()];
+    for store in &gateway.stores {
+        let mut health = config.health.clone();
+        if let Some(path) = &store.health_path {
+            health.path.clone_from(path);
+        }
+        let own = (!store.ca.is_empty()).then_some(&*store.ca);
+        let upstreams = std::slice::from_ref(&store.upstreams);
+        let tls = client_tls(
+            config,
+            data,
+            upstreams,
+            own.or(config.upstream_ca.as_deref()),
+        )?;
+        places.push(sites.len()..sites.len() + 1);
+        sites.push(SiteConfig {
+            upstreams: store.upstreams.clone(),
+            health,
+            tls,
+        });
+    }
+    let sts_tls = gateway.asks_sts_over_tls();
+    let sts_tls = sts_tls.then(|| trust(config, data, config.upstream_ca.as_deref(), true));
+    let client = ClientConfig {
+        tls: sts_tls.transpose()?,
+        ..ClientConfig::default()
+    };
+    let settings = super::gateway::settings(gateway, &places, &client)?;
+    Ok(Mode::Gateway(Arc::new(settings)))
 }
 
 fn tracer(config: &ProxyConfig) -> Option<Tracer> {
@@ -254,19 +294,26 @@ fn client_tls(
     config: &ProxyConfig,
     data: &DataFolder,
     sites: &[Vec<Upstream>],
+    ca: Option<&[PathBuf]>,
 ) -> Result<Option<ClientTls>> {
     let any_tls = sites.iter().flatten().any(|one| one.endpoint.is_tls());
     if !any_tls {
         return Ok(None);
     }
+    // Our own store needs no CAs of the system, and reading them takes a part of the start.
+    trust(config, data, ca, !config.sites.is_empty()).map(Some)
+}
+
+fn trust(
+    config: &ProxyConfig,
+    data: &DataFolder,
+    ca: Option<&[PathBuf]>,
+    others: bool,
+) -> Result<ClientTls> {
     let own = || Some(data.ca_certificate()).filter(|path| path.exists());
     let roots = Roots {
-        // Our own store needs none of them, and reading them takes a part of the start.
-        system: !config.sites.is_empty() && config.system_roots,
-        files: config
-            .upstream_ca
-            .clone()
-            .unwrap_or_else(|| own().into_iter().collect()),
+        system: others && config.system_roots,
+        files: ca.map_or_else(|| own().into_iter().collect(), <[_]>::to_vec),
         pem: Vec::new(),
     };
     let identity = config.upstream_identity.as_ref();
@@ -279,7 +326,7 @@ fn client_tls(
         insecure: config.insecure,
         versions: config.versions,
     };
-    Ok(Some(ClientTls::load(settings)?))
+    Ok(ClientTls::load(settings)?)
 }
 
 fn server_tls(config: &ProxyConfig, settings: &mut Settings) -> Result<ServerTls> {

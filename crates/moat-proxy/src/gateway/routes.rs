@@ -1,0 +1,225 @@
+//! Which store a bucket is in, under which name, and what that makes of URIs and copy sources.
+
+use std::collections::{HashMap, HashSet};
+
+use http::Uri;
+use http::uri::PathAndQuery;
+use moat_s3::request::{CopySource, Hoisting};
+use moat_s3::uri::{Slash, decode_query, encode, encode_into};
+use moat_s3::{ErrorCode, S3Error};
+
+use super::config::BucketRoute;
+
+/// Where a bucket is.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(super) struct Place {
+    /// The store, as a place in the list of stores.
+    pub(super) store: usize,
+    /// The bucket's name there; `None` for a request about no bucket.
+    pub(super) bucket: Option<String>,
+}
+
+/// All routes.
+#[derive(Debug)]
+pub(super) struct Routes {
+    by_name: HashMap<String, Place>,
+    /// Names in the first store that are reached under another name, and under that one only: else
+    /// the rules for that name could be gone around.
+    hidden: HashSet<String>,
+    /// Of buckets of the first store under other names: their name there, and that of the clients.
+    pub(super) renamed: Vec<(String, String)>,
+}
+
+impl Routes {
+    pub(super) fn new(routes: &[BucketRoute]) -> Self {
+        let place = |route: &BucketRoute| Place {
+            store: route.store,
+            bucket: Some(route.upstream_name.clone()),
+        };
+        let by_name: HashMap<_, _> = routes
+            .iter()
+            .map(|route| (route.name.clone(), place(route)))
+            .collect();
+        let of_first = routes.iter().filter(|route| route.store == 0);
+        let renamed: Vec<_> = of_first
+            .filter(|route| route.name != route.upstream_name)
+            .map(|route| (route.upstream_name.clone(), route.name.clone()))
+            .collect();
+        let hidden = renamed
+            .iter()
+            .map(|(upstream, _)| upstream.clone())
+            .filter(|upstream| !by_name.contains_key(upstream))
+            .collect();
+        Self {
+            by_name,
+            hidden,
+            renamed,
+        }
+    }
+
+    /// The place of a bucket as a client names it; `None`: of what is about no bucket.
+    ///
+    /// # Errors
+    /// `NoSuchBucket` for a name that stands for a bucket behind the gateway only.
+    pub(super) fn find(&self, bucket: Option<&str>) -> Result<Place, S3Error> {
+        let Some(bucket) = bucket else {
+            return Ok(Place {
+                store: 0,
+                bucket: None,
+            });
+        };
+        if let Some(place) = self.by_name.get(bucket) {
+            return Ok(place.clone());
+        }
+        if self.hidden.contains(bucket) {
+            return Err(ErrorCode::NoSuchBucket.into());
+        }
+        Ok(Place {
+            store: 0,
+            bucket: Some(bucket.to_owned()),
+        })
+    }
+}
+
+/// Path and query for a store, path style. The key is encoded anew, as the SDKs do it: then stores
+/// that sign the path as it came and those that sign it decoded agree.
+pub(super) fn uri(bucket: Option<&str>, key: Option<&str>, query: &str) -> Result<Uri, ErrorCode> {
+    let mut path = vec![b'/'];
+    if let Some(bucket) = bucket {
+        encode_into(&mut path, bucket.as_bytes(), Slash::Encode);
+        if let Some(key) = key {
+            path.push(b'/');
+            encode_into(&mut path, key.as_bytes(), Slash::Keep);
+        }
+    }
+    if !query.is_empty() {
+        path.push(b'?');
+        path.extend_from_slice(query.as_bytes());
+    }
+    PathAndQuery::from_maybe_shared(bytes::Bytes::from(path))
+        .map(Uri::from)
+        .map_err(|_| ErrorCode::InvalidUri)
+}
+
+/// The query without what signs the client's request, and without headers in it: those of a presigned
+/// request have become headers, and those of others have no meaning that all stores share.
+pub(super) fn query(raw: &str, hoisting: Option<Hoisting>) -> String {
+    let mut kept = String::with_capacity(raw.len());
+    for part in raw.split('&').filter(|part| !part.is_empty()) {
+        let name = part.split_once('=').map_or(part, |(name, _)| name);
+        let name = decode_query(name.as_bytes());
+        if is_of_signature(&name, hoisting) {
+            continue;
+        }
+        if !kept.is_empty() {
+            kept.push('&');
+        }
+        // A bare plus is a space in S3, but not for every store.
+        for (index, piece) in part.split('+').enumerate() {
+            if index > 0 {
+                kept.push_str("%20");
+            }
+            kept.push_str(piece);
+        }
+    }
+    kept
+}
+
+fn is_of_signature(name: &[u8], hoisting: Option<Hoisting>) -> bool {
+    let is = |other: &str| name.eq_ignore_ascii_case(other.as_bytes());
+    let of_amz = name.len() >= 6 && name[..6].eq_ignore_ascii_case(b"x-amz-");
+    let of_version_2 = || {
+        name == b"AWSAccessKeyId"
+            || name == b"Signature"
+            || name == b"Expires"
+            || is("content-type")
+            || is("content-md5")
+    };
+    of_amz || (hoisting == Some(Hoisting::Version2) && of_version_2())
+}
+
+/// `x-amz-copy-source` under the name of the bucket behind the gateway.
+pub(super) fn copy_source(bucket: &str, source: &CopySource) -> String {
+    let mut value = format!(
+        "/{}/{}",
+        encode(bucket.as_bytes(), Slash::Encode),
+        encode(source.key.as_bytes(), Slash::Keep)
+    );
+    if let Some(version) = &source.version_id {
+        value.push_str("?versionId=");
+        value.push_str(&encode(version.as_bytes(), Slash::Encode));
+    }
+    value
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn route(name: &str, store: usize, upstream_name: &str) -> BucketRoute {
+        BucketRoute {
+            name: name.to_owned(),
+            store,
+            upstream_name: upstream_name.to_owned(),
+        }
+    }
+
+    #[test]
+    fn a_bucket_is_reached_by_one_name_only() {
+        let routes = Routes::new(&[
+            route("lake", 0, "lake-1"),
+            route("cold", 1, "cold-1"),
+            route("swap-a", 0, "swap-b"),
+            route("swap-b", 0, "swap-a"),
+        ]);
+        let find = |name| {
+            let place = routes.find(Some(name)).ok()?;
+            Some((place.store, place.bucket.unwrap()))
+        };
+        assert_eq!(find("lake"), Some((0, "lake-1".to_owned())));
+        assert_eq!(find("lake-1"), None);
+        assert_eq!(find("cold"), Some((1, "cold-1".to_owned())));
+        // The first store may have a bucket of that name, which is another one.
+        assert_eq!(find("cold-1"), Some((0, "cold-1".to_owned())));
+        assert_eq!(find("swap-a"), Some((0, "swap-b".to_owned())));
+        assert_eq!(find("swap-b"), Some((0, "swap-a".to_owned())));
+        assert_eq!(find("other"), Some((0, "other".to_owned())));
+        assert_eq!(routes.find(None).unwrap().bucket, None);
+    }
+
+    #[test]
+    fn paths_keep_their_keys() {
+        let path = |bucket, key, query| uri(bucket, key, query).unwrap().to_string();
+        assert_eq!(path(None, None, ""), "/");
+        assert_eq!(path(Some("b"), None, "delete"), "/b?delete");
+        assert_eq!(
+            path(Some("b"), Some("/a//./../x y+%\u{e9}"), ""),
+            "/b//a//./../x%20y%2B%25%C3%A9"
+        );
+        assert_eq!(
+            path(Some("b"), Some("d/"), "versionId=1"),
+            "/b/d/?versionId=1"
+        );
+    }
+
+    #[test]
+    fn queries_lose_signatures_and_nothing_else() {
+        let raw = "x-id=GetObject&X-Amz-Signature=1&x-amz-acl=private&prefix=a+b%2Bc&delete&&%58-amz-date=1&Expires=1";
+        let kept = "x-id=GetObject&prefix=a%20b%2Bc&delete";
+        assert_eq!(query(raw, None), format!("{kept}&Expires=1"));
+        assert_eq!(
+            query(raw, Some(Hoisting::Version4)),
+            format!("{kept}&Expires=1")
+        );
+        assert_eq!(query(raw, Some(Hoisting::Version2)), kept);
+    }
+
+    #[test]
+    fn copy_sources_are_encoded_anew() {
+        let source = CopySource::parse("b%2Fa b%2F%2B//c?versionId=x").unwrap();
+        assert_eq!(
+            copy_source("other", &source),
+            "/other/a%20b/%2B//c?versionId=x"
+        );
+    }
+}
