@@ -79,7 +79,7 @@ class Connection:
 
     def authorization(self, method: str, path: str, query: str, headers: dict[str, str], payload_hash: str, stamp: str) -> str:
         names = sorted(name.lower() for name in headers)
-        values = {name.lower(): value.strip() for name, value in headers.items()}
+        values = {name.lower(): " ".join(value.split()) for name, value in headers.items()}
         pairs = sorted(part if "=" in part else part + "=" for part in query.split("&")) if query else []
         canonical = "\n".join([method, path, "&".join(pairs), *[f"{n}:{values[n]}" for n in names], "", ";".join(names), payload_hash])
         scope = f"{stamp[:8]}/{REGION}/{SERVICE}/aws4_request"

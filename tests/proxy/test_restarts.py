@@ -16,6 +16,7 @@ from pathlib import Path
 import pytest
 import sigv4
 from harness import s3a
+from harness.gateway import Gateway, Store
 from harness.process import wait_until
 from harness.proxy import Proxy
 from support import body, read, refused
@@ -202,10 +203,22 @@ class Gated:
         return self.place
 
 
-def test_a_drain_under_load_cuts_no_request(stack, front, bucket):
+@pytest.fixture(params=["proxy", "gateway"])
+def draining(request, stack, certificates, tmp_path):
+    """A server that is going to be drained, and a client of it that tries nothing twice."""
+    if request.param == "gateway":
+        store = Store(stack.store, *stack.root_credentials(), stack.ca)
+        with Gateway(tmp_path / "gateway", certificates, {"moat": store}) as running:
+            yield running, running.client(running.https, max_pool_connections=32)
+    else:
+        running = request.getfixturevalue("front")
+        running.root_credentials = stack.root_credentials
+        yield running, client(stack, running, attempts=1)
+
+
+def test_a_drain_under_load_cuts_no_request(stack, draining, bucket):
     """Uploads and downloads are half way when SIGTERM comes; each has to end well, and the proxy then with 0."""
-    count, gate = 4, threading.Event()
-    s3 = client(stack, front, attempts=1)
+    (front, s3), count, gate = draining, 4, threading.Event()
     contents = [body(f"drain {n}", LARGE) for n in range(count)]
     for n, content in enumerate(contents):
         s3.put_object(Bucket=bucket, Key=f"down/{n}", Body=content)
@@ -220,7 +233,7 @@ def test_a_drain_under_load_cuts_no_request(stack, front, bucket):
 
     begun = [threading.Event() for _ in range(count)]
     with ThreadPoolExecutor(2 * count) as pool:
-        puts = [pool.submit(unsigned_put, stack, front, f"/{bucket}/up/{n}", uploads[n]) for n in range(count)]
+        puts = [pool.submit(unsigned_put, front, f"/{bucket}/up/{n}", uploads[n]) for n in range(count)]
         gets = [pool.submit(down, n) for n in range(count)]
         for event in [*begun, *(upload.begun for upload in uploads)]:
             assert event.wait(TEST_SECONDS_MAX)
@@ -234,14 +247,9 @@ def test_a_drain_under_load_cuts_no_request(stack, front, bucket):
     assert [read(direct, bucket, f"up/{n}") for n in range(count)] == contents
 
 
-def unsigned_put(stack, front: Proxy, path: str, gated: Gated) -> int:
+def unsigned_put(front, path: str, gated: Gated) -> int:
     """A PUT whose body is sent as the gate lets it, and whose payload nobody has to hash first."""
-
-    class At:
-        tls = staticmethod(front.tls)
-        root_credentials = staticmethod(stack.root_credentials)
-
-    with sigv4.Connection(At, front.https) as connection:
+    with sigv4.Connection(front, front.https) as connection:
         connection.send(connection.head("PUT", path, {"content-length": str(len(gated))}))
         while piece := gated.read(65536):
             connection.send(piece)
