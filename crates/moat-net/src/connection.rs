@@ -21,6 +21,7 @@ use tokio::io::AsyncReadExt as _;
 use tokio::net::TcpStream;
 
 use crate::activity::{Activity, Verdict};
+use crate::limits::HEADERS_MAX;
 use crate::listener::ProxyProtocolFrom;
 use crate::socket::Socket;
 use crate::strict::Strict;
@@ -173,10 +174,13 @@ async fn serve_http1<S: Service>(
     builder
         .max_buf_size(BUFFER_BYTES.max(limits.header_bytes_max))
         .max_header_size(limits.header_bytes_max)
-        .max_headers(limits.headers_max)
         // Our own activity check replaces hyper's timer: that one also counts the idle time between
         // requests, for which we want another limit, and arms a timer for each request.
         .header_read_timeout(None);
+    // Hyper's own limit is the same, and it is told so by being told nothing: see `HEADERS_MAX`.
+    if limits.headers_max != HEADERS_MAX {
+        builder.max_headers(limits.headers_max);
+    }
     let switch = Switch::default();
     let service = service_of(shared, peer, &activity, Some(switch.clone()));
     let io = TokioIo::new(Strict::new(io, &activity));

@@ -18,8 +18,10 @@ pub const WRITE_STALL_TIMEOUT: Duration = Duration::from_secs(300);
 /// All of a request head in bytes. S3 itself stops at 8 KiB of headers, but a `Referer` of S3A and a
 /// presigned URL with a session token can be several KiB each.
 pub const HEADER_BYTES_MAX: usize = 128 * 1024;
-/// Headers of one request. S3 allows 2 KiB of user metadata, which is some 200 very short entries.
-pub const HEADERS_MAX: usize = 256;
+/// Headers of one request. SDKs send about 20, so this leaves room for 80 entries of user metadata in
+/// the 2 KiB that S3 allows. It is what hyper has room for on the stack; for more it allocates and
+/// fills two arrays for each request, which cost as much as parsing it.
+pub const HEADERS_MAX: usize = 100;
 /// Requests at once on one HTTP/2 connection; the value that RFC 9113 section 6.5.2 calls the least
 /// that does not limit parallelism needlessly, and some more.
 pub const STREAMS_MAX: u32 = 128;

@@ -2,6 +2,7 @@
 
 use std::fmt;
 use std::net::SocketAddr;
+use std::sync::Arc;
 
 use aws_lc_rs::digest;
 use bytes::Bytes;
@@ -19,17 +20,25 @@ pub struct Peer {
     /// The key that the peer proved to hold, if it showed a certificate. Neither chain nor expiry
     /// were checked: what the key may do is the service's decision.
     pub client_key: Option<ClientKey>,
+    /// The text of `addr`, which every request's log lines hold.
+    addr_text: Arc<str>,
 }
 
 impl Peer {
     /// A peer on a plain connection.
-    pub const fn plain(addr: SocketAddr, local: SocketAddr) -> Self {
+    pub fn plain(addr: SocketAddr, local: SocketAddr) -> Self {
         Self {
             addr,
             local,
             tls: false,
             client_key: None,
+            addr_text: addr.to_string().into(),
         }
+    }
+
+    /// The text of the peer's address.
+    pub const fn addr_text(&self) -> &Arc<str> {
+        &self.addr_text
     }
 
     /// The scheme of URLs that reach the listener: `https` or `http`.

@@ -20,8 +20,6 @@ use super::{ClientConfig, ClientError, ClientErrorKind, Endpoint};
 use crate::tls::ClientTls;
 use crate::tls::TlsReader;
 
-/// Headers of one answer: user metadata of an object may be some 200 short ones.
-const HEADERS_MAX: usize = 256;
 /// What hyper may hold of unread or unsent bytes; also how much it asks of a read.
 const BUFFER_BYTES: usize = 256 * 1024;
 
@@ -73,7 +71,7 @@ pub(super) async fn connect(
         return Multiplexed::begin(stream).await.map(Connected::Many);
     }
     let (sender, connection) = http1::Builder::new()
-        .max_headers(HEADERS_MAX)
+        // Not `max_headers`: hyper's own 100 cost nothing, see `limits::HEADERS_MAX`.
         .max_buf_size(BUFFER_BYTES)
         .handshake(TokioIo::new(stream))
         .await
