@@ -8,6 +8,7 @@ pub mod audit;
 mod backup;
 mod codec;
 mod core;
+mod draws;
 mod envelope;
 mod error;
 mod feed;

@@ -119,13 +119,23 @@ impl Members {
     }
 }
 
+/// The two hex digits of each byte.
+const HEX: [[u8; 2]; 256] = {
+    const DIGITS: &[u8; 16] = b"0123456789abcdef";
+    let mut table = [[0; 2]; 256];
+    let mut byte = 0;
+    while byte < 256 {
+        table[byte] = [DIGITS[byte >> 4], DIGITS[byte & 15]];
+        byte += 1;
+    }
+    table
+};
+
 /// Appends lower-case hex digits.
 pub(crate) fn push_hex(out: &mut Vec<u8>, bytes: &[u8]) {
-    const DIGITS: &[u8; 16] = b"0123456789abcdef";
     out.reserve(bytes.len() * 2);
     for byte in bytes {
-        let (high, low) = (usize::from(byte >> 4), usize::from(byte & 15));
-        out.extend_from_slice(&[DIGITS[high], DIGITS[low]]);
+        out.extend_from_slice(&HEX[usize::from(*byte)]);
     }
 }
 
@@ -145,7 +155,7 @@ mod tests {
         line.time = facts.time.to_timestamp().to_string();
         line.request_id = Some(facts.request_id.clone());
         line.identity = facts.identity.map(|identity| identity.to_string());
-        line.source = Some(facts.source.clone());
+        line.source = Some(facts.source.to_string());
         line.enclave = Some(facts.enclave.clone()).filter(|enclave| !enclave.is_empty());
         line.operation = Some(facts.operation.to_owned());
         line.key.clone_from(&facts.key);
@@ -175,7 +185,7 @@ mod tests {
                 time: UnixMillis(millis),
                 request_id,
                 identity: identity.map(Identity::from_spki_sha256),
-                source,
+                source: source.into(),
                 enclave,
                 operation: "KEY:GENERATE",
                 key,

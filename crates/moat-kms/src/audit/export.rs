@@ -300,7 +300,7 @@ mod tests {
             time: moat_types::UnixMillis(0),
             request_id: number.to_string(),
             identity: None,
-            source: String::new(),
+            source: "".into(),
             enclave: String::new(),
             operation: "KEY:LIST",
             key: None,

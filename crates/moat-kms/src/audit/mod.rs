@@ -10,6 +10,7 @@
 //! the reader, knows of. Lines behind the last checkpoint can be cut off unseen; they are at most
 //! a checkpoint's distance.
 
+mod company;
 mod entry;
 mod export;
 mod files;
@@ -19,6 +20,7 @@ mod show;
 #[cfg(test)]
 mod tests;
 mod verify;
+mod waiting;
 mod writer;
 
 use std::path::{Path, PathBuf};
@@ -39,6 +41,7 @@ pub use verify::{Located, Report, Verification, verify};
 use crate::error::Fault;
 use crate::feed::{Feed, Follower};
 use entry::Entry;
+use waiting::Done;
 use writer::{Message, Writer};
 
 /// How an audit is kept.
@@ -150,7 +153,7 @@ pub struct Facts {
     /// Who asked.
     pub identity: Option<Identity>,
     /// From where.
-    pub source: String,
+    pub source: Arc<str>,
     /// In which enclave; empty for the system.
     pub enclave: String,
     /// What was asked for, as policies name it.
@@ -183,7 +186,7 @@ impl Facts {
         use std::mem::take;
         Self {
             request_id: take(&mut self.request_id),
-            source: take(&mut self.source),
+            source: self.source.clone(),
             enclave: take(&mut self.enclave),
             key: self.key.take(),
             bucket: self.bucket.take(),
@@ -300,17 +303,23 @@ impl AuditLog {
         let _ = self.commit_all(Vec::new()).await;
     }
 
-    async fn send(&self, facts: Vec<Facts>, done: Option<writer::Done>) -> Result<(), AuditError> {
+    async fn send(&self, facts: Vec<Facts>, done: Option<Done>) -> Result<(), AuditError> {
         for ended in facts.iter().filter(|f| f.outcome != Outcome::Begun) {
             self.feed.send_with(|| ended.clone());
         }
         // A batch that is larger than the queue waits until the queue is empty.
         let room = facts.len().min(QUEUE_LINES_MAX) as u32;
-        let permit = self.room.clone().acquire_many_owned(room).await;
+        let permit = match self.room.clone().try_acquire_many_owned(room) {
+            Ok(permit) => permit,
+            Err(_) => {
+                let permit = self.room.clone().acquire_many_owned(room).await;
+                permit.map_err(|_| AuditError::Closed)?
+            }
+        };
         let message = Message::Lines {
             lines: facts.iter().map(Entry::of_facts).collect(),
             done,
-            _room: permit.map_err(|_| AuditError::Closed)?,
+            _room: permit,
         };
         self.queue.send(message).map_err(|_| AuditError::Closed)
     }

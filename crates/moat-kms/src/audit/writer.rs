@@ -1,4 +1,7 @@
 //! The thread that writes the audit: takes what waits, writes it with one call, syncs once.
+//!
+//! A sync costs as much as several operations. So while the runtime is still at work on requests,
+//! whose lines are about to come, the thread waits a little for them ([`Company`]).
 
 use std::path::PathBuf;
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -6,15 +9,15 @@ use std::sync::{Arc, mpsc};
 use std::time::{Duration, Instant};
 
 use moat_types::Clock;
-use tokio::sync::{OwnedSemaphorePermit, oneshot, watch};
+use tokio::sync::{OwnedSemaphorePermit, watch};
 
+use super::company::Company;
 use super::entry::Entry;
 use super::files::{self, LogFile, OpenFile};
 use super::line::{AuditLine, Head, LineKind};
 use super::open::Place;
+use super::waiting::{Done, Waiting};
 use super::{Anchor, AuditConfig, AuditError, CheckpointSigner};
-
-pub(super) type Done = oneshot::Sender<Result<(), AuditError>>;
 
 pub(super) enum Message {
     Lines {
@@ -55,6 +58,10 @@ pub(super) struct Writer {
     lost: u64,
     /// What the disk holds is not known any more.
     poisoned: Arc<AtomicBool>,
+    company: Company,
+    /// Whether several waited for the last batch.
+    had_company: bool,
+    waiting: Waiting,
     _lock: std::fs::File,
 }
 
@@ -87,6 +94,9 @@ impl Writer {
             unsynced_since: None,
             lost: 0,
             poisoned: Arc::default(),
+            company: Company::of_this_runtime(),
+            had_company: false,
+            waiting: Waiting::of_this_runtime(),
             _lock: place.lock,
         };
         let notes = place.notes.into_iter().map(|text| writer.note_line(text));
@@ -135,42 +145,28 @@ impl Writer {
 
     /// Writes one batch. Returns whom to tell if the log is to be closed behind it.
     fn serve(&mut self, first: Message, messages: &mpsc::Receiver<Message>) -> Option<Done> {
-        let (mut lines, mut waiting, mut rooms) = (Vec::new(), Vec::new(), Vec::new());
-        let mut unwaited = 0;
-        let mut closing = None;
-        let mut next = Some(first);
-        while let Some(message) = next {
-            match message {
-                Message::Lines {
-                    lines: more,
-                    done,
-                    _room,
-                } => {
-                    rooms.push(_room);
-                    match done {
-                        Some(done) => waiting.push(done),
-                        None => unwaited += more.len() as u64,
-                    }
-                    lines.extend(more);
-                }
-                Message::Close { done } => {
-                    closing = Some(done);
-                    break;
-                }
-            }
-            next = (lines.len() < BATCH_LINES_MAX)
-                .then(|| messages.try_recv().ok())
-                .flatten();
+        let mut batch = Batch::default();
+        batch.take(first);
+        batch.take_all(messages);
+        // Who is alone, and was the last time, gets no company.
+        if self.had_company && batch.has_room() {
+            self.company.wait();
+            batch.take_all(messages);
         }
+        self.had_company = batch.waiting.len() > 1;
+        let Batch {
+            lines,
+            waiting,
+            unwaited,
+            closing,
+            _rooms,
+        } = batch;
         let result = self.write_batch(lines, !waiting.is_empty());
         if let Err(e) = &result {
             self.lost += unwaited;
             tracing::error!(error = %e, "audit lines could not be written");
         }
-        for done in waiting {
-            // A caller that is gone does not need the answer.
-            let _ = done.send(result.clone());
-        }
+        self.waiting.tell(waiting, result);
         closing
     }
 
@@ -341,6 +337,52 @@ impl Writer {
         line.time = self.clock.now().to_timestamp().to_string();
         line.note = Some(text);
         Entry::of_line(&line)
+    }
+}
+
+/// What is written together.
+#[derive(Default)]
+struct Batch {
+    lines: Vec<Entry>,
+    waiting: Vec<Done>,
+    /// Lines that nobody waits for.
+    unwaited: u64,
+    /// Whom to tell that the log is closed.
+    closing: Option<Done>,
+    _rooms: Vec<OwnedSemaphorePermit>,
+}
+
+impl Batch {
+    /// Whether more may come in.
+    fn has_room(&self) -> bool {
+        self.lines.len() < BATCH_LINES_MAX && self.closing.is_none()
+    }
+
+    fn take(&mut self, message: Message) {
+        match message {
+            Message::Lines {
+                mut lines,
+                done,
+                _room,
+            } => {
+                self._rooms.push(_room);
+                match done {
+                    Some(done) => self.waiting.push(done),
+                    None => self.unwaited += lines.len() as u64,
+                }
+                self.lines.append(&mut lines);
+            }
+            Message::Close { done } => self.closing = Some(done),
+        }
+    }
+
+    /// Takes what is there.
+    fn take_all(&mut self, messages: &mpsc::Receiver<Message>) {
+        while self.has_room()
+            && let Ok(message) = messages.try_recv()
+        {
+            self.take(message);
+        }
     }
 }
 

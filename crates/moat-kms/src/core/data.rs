@@ -11,6 +11,7 @@ use super::access::Rights;
 use super::keys::check_usable;
 use super::trail::Trail;
 use super::{Caller, Core};
+use crate::draws::Draws;
 use crate::envelope::{self, Binding, Purpose};
 use crate::error::Error;
 use crate::policy::Command;
@@ -135,7 +136,25 @@ impl<M: MetaStore> Core<M> {
             context,
             length,
         };
-        only(self.generate_many(caller, enclave, &[item]).await?)
+        self.generate(caller, enclave, &item).await
+    }
+
+    /// As [`Core::generate_many`], for one.
+    ///
+    /// # Errors
+    /// As there.
+    pub async fn generate(
+        &self,
+        caller: &Caller,
+        enclave: &EnclaveName,
+        item: &Generate<'_>,
+    ) -> Result<DataKey, Error> {
+        let call = (caller, enclave, Command::KeyGenerate);
+        let mut draws = self.draws();
+        self.one(call, item, |item, row| {
+            self.make_data_key(enclave, item, row, &mut draws)
+        })
+        .await
     }
 
     /// Makes data keys and wraps each.
@@ -152,24 +171,35 @@ impl<M: MetaStore> Core<M> {
         items: &[Generate<'_>],
     ) -> Result<Vec<Result<DataKey, Error>>, Error> {
         let call = (caller, enclave, Command::KeyGenerate);
+        let mut draws = self.draws();
         self.batch(call, items, |item, row| {
-            check_length("data key", item.length, 1, DATA_KEY_BYTES_MAX)?;
-            check_context(item.context)?;
-            let version = encrypting_version(item.key, row, item.version)?;
-            let mut plaintext = vec![0; item.length];
-            self.state.random.fill(&mut plaintext);
-            let plaintext = SecretBytes::new(plaintext);
-            let purpose = Purpose::Data {
-                context: item.context,
-            };
-            let made = DataKey {
-                version: version.number,
-                ciphertext: self.wrap(version, enclave, item.key, purpose, &plaintext),
-                plaintext,
-            };
-            Ok((version.number, made))
+            self.make_data_key(enclave, item, row, &mut draws)
         })
         .await
+    }
+
+    fn make_data_key(
+        &self,
+        enclave: &EnclaveName,
+        item: &Generate<'_>,
+        row: &KeyRow,
+        draws: &mut Draws<'_>,
+    ) -> Result<(KeyVersion, DataKey), Error> {
+        check_length("data key", item.length, 1, DATA_KEY_BYTES_MAX)?;
+        check_context(item.context)?;
+        let version = encrypting_version(item.key, row, item.version)?;
+        let mut plaintext = vec![0; item.length];
+        draws.fill(&mut plaintext);
+        let plaintext = SecretBytes::new(plaintext);
+        let purpose = Purpose::Data {
+            context: item.context,
+        };
+        let made = DataKey {
+            version: version.number,
+            ciphertext: self.wrap(version, enclave, item.key, purpose, &plaintext, draws),
+            plaintext,
+        };
+        Ok((version.number, made))
     }
 
     /// Encrypts a small secret under the latest version.
@@ -190,7 +220,25 @@ impl<M: MetaStore> Core<M> {
             context,
             plaintext,
         };
-        only(self.encrypt_many(caller, enclave, &[item]).await?)
+        self.encrypt_item(caller, enclave, &item).await
+    }
+
+    /// As [`Core::encrypt_many`], for one.
+    ///
+    /// # Errors
+    /// As there.
+    pub async fn encrypt_item(
+        &self,
+        caller: &Caller,
+        enclave: &EnclaveName,
+        item: &Encrypt<'_>,
+    ) -> Result<Encrypted, Error> {
+        let call = (caller, enclave, Command::KeyEncrypt);
+        let mut draws = self.draws();
+        self.one(call, item, |item, row| {
+            self.make_ciphertext(enclave, item, row, &mut draws)
+        })
+        .await
     }
 
     /// Encrypts small secrets.
@@ -204,21 +252,32 @@ impl<M: MetaStore> Core<M> {
         items: &[Encrypt<'_>],
     ) -> Result<Vec<Result<Encrypted, Error>>, Error> {
         let call = (caller, enclave, Command::KeyEncrypt);
+        let mut draws = self.draws();
         self.batch(call, items, |item, row| {
-            let length = item.plaintext.expose().len();
-            check_length("plaintext", length, 0, PLAINTEXT_BYTES_MAX)?;
-            check_context(item.context)?;
-            let version = encrypting_version(item.key, row, item.version)?;
-            let purpose = Purpose::Data {
-                context: item.context,
-            };
-            let made = Encrypted {
-                version: version.number,
-                ciphertext: self.wrap(version, enclave, item.key, purpose, item.plaintext),
-            };
-            Ok((version.number, made))
+            self.make_ciphertext(enclave, item, row, &mut draws)
         })
         .await
+    }
+
+    fn make_ciphertext(
+        &self,
+        enclave: &EnclaveName,
+        item: &Encrypt<'_>,
+        row: &KeyRow,
+        draws: &mut Draws<'_>,
+    ) -> Result<(KeyVersion, Encrypted), Error> {
+        let length = item.plaintext.expose().len();
+        check_length("plaintext", length, 0, PLAINTEXT_BYTES_MAX)?;
+        check_context(item.context)?;
+        let version = encrypting_version(item.key, row, item.version)?;
+        let purpose = Purpose::Data {
+            context: item.context,
+        };
+        let made = Encrypted {
+            version: version.number,
+            ciphertext: self.wrap(version, enclave, item.key, purpose, item.plaintext, draws),
+        };
+        Ok((version.number, made))
     }
 
     /// Decrypts what `generate_data_key` or `encrypt` gave for the same context, or what another
@@ -241,7 +300,9 @@ impl<M: MetaStore> Core<M> {
             context,
             ciphertext,
         };
-        only(self.decrypt_many(caller, enclave, &[item]).await?)
+        let call = (caller, enclave, Command::KeyDecrypt);
+        self.one(call, &item, |item, row| open_item(row, enclave, item))
+            .await
     }
 
     /// Decrypts several ciphertexts.
@@ -255,12 +316,8 @@ impl<M: MetaStore> Core<M> {
         items: &[Decrypt<'_>],
     ) -> Result<Vec<Result<Decrypted, Error>>, Error> {
         let call = (caller, enclave, Command::KeyDecrypt);
-        self.batch(call, items, |item, row| {
-            check_context(item.context)?;
-            let (version, plaintext) = open_data(row, enclave, item)?;
-            Ok((version, Decrypted { version, plaintext }))
-        })
-        .await
+        self.batch(call, items, |item, row| open_item(row, enclave, item))
+            .await
     }
 
     /// Makes message authentication codes.
@@ -274,16 +331,7 @@ impl<M: MetaStore> Core<M> {
         items: &[Mac<'_>],
     ) -> Result<Vec<Result<MacCode, Error>>, Error> {
         let call = (caller, enclave, Command::KeyMac);
-        self.batch(call, items, |item, row| {
-            check_length("message", item.message.len(), 0, PLAINTEXT_BYTES_MAX)?;
-            let version = version_of(item.key, row, item.version)?;
-            let made = MacCode {
-                version: version.number,
-                code: envelope::mac(version, item.message),
-            };
-            Ok((version.number, made))
-        })
-        .await
+        self.batch(call, items, make_code).await
     }
 
     /// Makes a message authentication code.
@@ -296,7 +344,8 @@ impl<M: MetaStore> Core<M> {
         enclave: &EnclaveName,
         item: Mac<'_>,
     ) -> Result<MacCode, Error> {
-        only(self.mac_many(caller, enclave, &[item]).await?)
+        let call = (caller, enclave, Command::KeyMac);
+        self.one(call, &item, make_code).await
     }
 
     /// Whether `code` is the code of a message, under the version that is named or else under any.
@@ -312,8 +361,7 @@ impl<M: MetaStore> Core<M> {
         code: &[u8],
     ) -> Result<Option<KeyVersion>, Error> {
         let call = (caller, enclave, Command::KeyVerifyMac);
-        let items = [item];
-        let found = self.batch(call, &items, |item, row| {
+        self.one(call, &item, |item, row| {
             check_length("message", item.message.len(), 0, PLAINTEXT_BYTES_MAX)?;
             let named = item
                 .version
@@ -330,8 +378,45 @@ impl<M: MetaStore> Core<M> {
                 .find(|version| envelope::verify_mac(version, item.message, code));
             let found = found.map(|version| version.number);
             Ok((found.unwrap_or(row.latest().number), found))
-        });
-        only(found.await?)
+        })
+        .await
+    }
+
+    /// Decides and does one operation. `work` gives the version that was used and the result.
+    async fn one<I: Item, T>(
+        &self,
+        (caller, enclave, command): (&Caller, &EnclaveName, Command),
+        item: &I,
+        work: impl FnOnce(&I, &KeyRow) -> Result<(KeyVersion, T), Error>,
+    ) -> Result<T, Error> {
+        let scope = Scope::Enclave(enclave.clone());
+        let mut trail = self.trail_of(caller, &scope, command, item);
+        let result = async {
+            let rights = self.rights(caller, &scope, command).await?;
+            rights.check(command, Some(item.key().as_str()))?;
+            let row = self.key(rights.enclave()?, enclave, item.key()).await?;
+            check_usable(item.key(), &row)?;
+            let (version, value) = work(item, &row)?;
+            trail.version(version);
+            Ok(value)
+        }
+        .await;
+        trail.committed(result).await
+    }
+
+    /// The trail of one item.
+    fn trail_of<I: Item>(
+        &self,
+        caller: &Caller,
+        scope: &Scope,
+        command: Command,
+        item: &I,
+    ) -> Trail<'_> {
+        let trail = self.trail(caller, scope, command).key(item.key());
+        match item.context() {
+            Some(context) => trail.context(context),
+            None => trail,
+        }
     }
 
     /// Decides and does a batch. `work` gives the version that was used and the result.
@@ -339,16 +424,9 @@ impl<M: MetaStore> Core<M> {
         &self,
         (caller, enclave, command): (&Caller, &EnclaveName, Command),
         items: &[I],
-        work: impl Fn(&I, &KeyRow) -> Result<(KeyVersion, T), Error>,
+        mut work: impl FnMut(&I, &KeyRow) -> Result<(KeyVersion, T), Error>,
     ) -> Result<Vec<Result<T, Error>>, Error> {
         let scope = Scope::Enclave(enclave.clone());
-        let trail_of = |item: &I| {
-            let trail = self.trail(caller, &scope, command).key(item.key());
-            match item.context() {
-                Some(context) => trail.context(context),
-                None => trail,
-            }
-        };
         if items.len() > BATCH_ITEMS_MAX {
             let what = "items";
             let max = BATCH_ITEMS_MAX;
@@ -368,7 +446,7 @@ impl<M: MetaStore> Core<M> {
         let mut trails: Vec<Trail<'_>> = Vec::with_capacity(items.len());
         let mut results = Vec::with_capacity(items.len());
         for item in items {
-            let mut trail = trail_of(item);
+            let mut trail = self.trail_of(caller, &scope, command, item);
             let row = self.key_of_item(&rights, enclave, command, item.key(), &mut keys);
             let result = match row.await {
                 Ok(row) => work(item, &row),
@@ -410,14 +488,19 @@ impl<M: MetaStore> Core<M> {
         key: &KeyName,
         purpose: Purpose<'_>,
         plaintext: &SecretBytes,
+        draws: &mut Draws<'_>,
     ) -> Vec<u8> {
         let binding = Binding {
             enclave,
             key,
             purpose,
         };
-        let random = &*self.state.random;
-        envelope::encrypt(version, &binding, plaintext.expose(), random)
+        envelope::encrypt(version, &binding, plaintext.expose(), draws)
+    }
+
+    /// Random bytes for one request.
+    pub(super) fn draws(&self) -> Draws<'_> {
+        Draws::new(&*self.state.random)
     }
 }
 
@@ -473,10 +556,6 @@ impl Item for Mac<'_> {
     }
 }
 
-fn only<T>(mut results: Vec<Result<T, Error>>) -> Result<T, Error> {
-    results.pop().expect("a batch has as many results as items")
-}
-
 pub(super) fn version_of<'a>(
     name: &KeyName,
     row: &'a KeyRow,
@@ -506,6 +585,26 @@ pub(super) fn encrypting_version<'a>(
         key: name.clone(),
         algorithm: version.algorithm,
     })
+}
+
+fn open_item(
+    row: &KeyRow,
+    enclave: &EnclaveName,
+    item: &Decrypt<'_>,
+) -> Result<(KeyVersion, Decrypted), Error> {
+    check_context(item.context)?;
+    let (version, plaintext) = open_data(row, enclave, item)?;
+    Ok((version, Decrypted { version, plaintext }))
+}
+
+fn make_code(item: &Mac<'_>, row: &KeyRow) -> Result<(KeyVersion, MacCode), Error> {
+    check_length("message", item.message.len(), 0, PLAINTEXT_BYTES_MAX)?;
+    let version = version_of(item.key, row, item.version)?;
+    let made = MacCode {
+        version: version.number,
+        code: envelope::mac(version, item.message),
+    };
+    Ok((version.number, made))
 }
 
 /// Opens a ciphertext of ours, or one that names no version and was made elsewhere.

@@ -71,12 +71,12 @@ impl<M: MetaStore> Core<M> {
                 .await?;
             let version = encrypting_version(name, &row, None)?;
             trail.version(version.number);
-            let mut key = vec![0; EPOCH_KEY_BYTES];
-            self.state.random.fill(&mut key);
+            let (mut key, mut draws) = (vec![0; EPOCH_KEY_BYTES], self.draws());
+            draws.fill(&mut key);
             let key = SecretBytes::new(key);
             Ok(EpochGrant {
                 version: version.number,
-                wrapped: self.wrap(version, enclave, name, purpose, &key),
+                wrapped: self.wrap(version, enclave, name, purpose, &key, &mut draws),
                 key,
                 lease_ttl: self.lease_ttl,
             })
@@ -111,7 +111,7 @@ impl<M: MetaStore> Core<M> {
             trail.version(latest.number);
             let wrapped = match latest.number == version {
                 true => wrapped.to_vec(),
-                false => self.wrap(latest, enclave, name, purpose, &key),
+                false => self.wrap(latest, enclave, name, purpose, &key, &mut self.draws()),
             };
             Ok(RewrappedEpoch {
                 version: latest.number,

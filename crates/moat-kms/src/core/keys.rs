@@ -10,7 +10,7 @@ use moat_types::{EnclaveName, KeyName, KeyVersion, SecretBytes, UnixMillis};
 use super::{Caller, Core, ListQuery, Page};
 use crate::error::Error;
 use crate::policy::Command;
-use crate::rows::{Algorithm, KeyRow, Origin, Scope, VersionRow, due_row, key_row};
+use crate::rows::{Algorithm, KeyRow, Material, Origin, Scope, VersionRow, due_row, key_row};
 use crate::state::{CONTENTION_RETRIES, OpenEnclave};
 
 /// What can be known about a key.
@@ -187,7 +187,7 @@ impl<M: MetaStore> Core<M> {
                 algorithm: import.algorithm,
                 created,
                 imported: true,
-                material: import.material.clone(),
+                material: Material::new(import.material.clone()),
                 mac_material: import.mac_material.clone(),
             };
             let row = KeyRow {
@@ -506,7 +506,7 @@ impl<M: MetaStore> Core<M> {
             algorithm,
             created,
             imported: false,
-            material: SecretBytes::new(material),
+            material: Material::new(SecretBytes::new(material)),
             mac_material: None,
         }
     }

@@ -220,7 +220,7 @@ impl<M: MetaStore> Core<M> {
             let versions = row.versions.iter().map(|version| ExportedVersion {
                 version: version.number,
                 algorithm: version.algorithm,
-                material: version.material.clone(),
+                material: version.material.secret().clone(),
                 mac_material: version.mac_material.clone(),
             });
             Ok(versions.collect())

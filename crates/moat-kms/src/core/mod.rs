@@ -108,7 +108,7 @@ pub struct Caller {
     /// The identity that the connection proved.
     pub identity: Identity,
     /// The address it came from.
-    pub source: String,
+    pub source: Arc<str>,
     /// The id of the request, for the audit.
     pub request_id: String,
 }

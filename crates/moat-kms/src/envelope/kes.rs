@@ -164,6 +164,7 @@ mod tests {
     use moat_types::KeyVersion;
 
     use super::*;
+    use crate::rows::Material;
 
     const CONTEXT: &[u8] = br#"{"bucket":"bucket/object"}"#;
     const AES: &str = "a5092c1487a51041bcca8df77d720fb6b8cbdd6b0d7f1f0c898ac6e33fde184f\
@@ -173,7 +174,7 @@ mod tests {
 
     fn key(algorithm: Algorithm) -> VersionRow {
         VersionRow {
-            material: SecretBytes::new((0..32).collect()),
+            material: Material::new(SecretBytes::new((0..32).collect())),
             ..super::super::tests::key(0, KeyVersion::FIRST, algorithm)
         }
     }

@@ -23,8 +23,7 @@ fn mac_key(version: &VersionRow) -> hmac::Key {
         (Some(imported), _) => imported.expose(),
         (None, Algorithm::HmacSha256) => version.material.expose(),
         (None, Algorithm::Aes256 | Algorithm::ChaCha20) => {
-            let material = hmac::Key::new(hmac::HMAC_SHA256, version.material.expose());
-            let derived = hmac::sign(&material, b"moat kms mac key v1");
+            let derived = hmac::sign(version.material.hmac(), b"moat kms mac key v1");
             return hmac::Key::new(hmac::HMAC_SHA256, derived.as_ref());
         }
     };
@@ -37,6 +36,7 @@ mod tests {
 
     use super::super::tests::key;
     use super::*;
+    use crate::rows::Material;
 
     #[test]
     fn codes_depend_on_key_algorithm_and_message() {
@@ -59,7 +59,7 @@ mod tests {
     #[test]
     fn it_is_hmac_sha_256() {
         let version = VersionRow {
-            material: SecretBytes::new(b"Jefe".to_vec()),
+            material: Material::new(SecretBytes::new(b"Jefe".to_vec())),
             ..key(0, KeyVersion::FIRST, Algorithm::HmacSha256)
         };
         assert_eq!(

@@ -27,13 +27,14 @@ use aws_lc_rs::aead::{
     AES_256_GCM, Aad, CHACHA20_POLY1305, LessSafeKey, NONCE_LEN, Nonce, UnboundKey,
 };
 use aws_lc_rs::hmac;
-use moat_types::{BucketName, EnclaveName, EpochId, KeyName, KeyVersion, Random, SecretBytes};
+use moat_types::{BucketName, EnclaveName, EpochId, KeyName, KeyVersion, SecretBytes};
 use zeroize::Zeroizing;
 
 pub(crate) use kes::decrypt_unversioned;
 pub(crate) use kes::fuzz_target as fuzz_unversioned;
 pub(crate) use mac::{mac, verify_mac};
 
+use crate::draws::Draws;
 use crate::rows::{Algorithm, VersionRow};
 
 const FORMAT: u8 = 1;
@@ -122,7 +123,7 @@ pub(crate) fn encrypt(
     version: &VersionRow,
     binding: &Binding<'_>,
     plaintext: &[u8],
-    random: &dyn Random,
+    random: &mut Draws<'_>,
 ) -> Vec<u8> {
     let mut out = Vec::with_capacity(plaintext.len() + OVERHEAD_BYTES);
     out.push(FORMAT);
@@ -174,8 +175,7 @@ fn operation_key(version: &VersionRow, salt: &[u8]) -> LessSafeKey {
         Algorithm::ChaCha20 => (&CHACHA20_POLY1305, b"moat kms operation key v1 chacha20"),
         Algorithm::Aes256 | Algorithm::HmacSha256 => (&AES_256_GCM, b"moat kms operation key v1"),
     };
-    let key = hmac::Key::new(hmac::HMAC_SHA256, version.material.expose());
-    let mut derivation = hmac::Context::with_key(&key);
+    let mut derivation = hmac::Context::with_key(version.material.hmac());
     derivation.update(label);
     derivation.update(salt);
     let derived = Zeroizing::new(
@@ -189,6 +189,7 @@ mod tests {
     use moat_types::SystemRandom;
 
     use super::*;
+    use crate::rows::Material;
 
     const V1: KeyVersion = KeyVersion::FIRST;
 
@@ -201,7 +202,7 @@ mod tests {
                 by: None,
             },
             imported: false,
-            material: SecretBytes::new(vec![material; 32]),
+            material: Material::new(SecretBytes::new(vec![material; 32])),
             mac_material: None,
         }
     }
@@ -237,7 +238,7 @@ mod tests {
             purpose,
         };
         let version = key(9, V1, Algorithm::Aes256);
-        let sealed = encrypt(&version, &home, &[7; 32], &SystemRandom);
+        let sealed = encrypt(&version, &home, &[7; 32], &mut Draws::new(&SystemRandom));
         assert_eq!(sealed.len(), 32 + OVERHEAD_BYTES);
         assert_eq!(decrypt(&version, &home, &sealed).unwrap().expose(), [7; 32]);
         let other_cipher = key(9, V1, Algorithm::ChaCha20);
@@ -300,7 +301,7 @@ mod tests {
         };
         for algorithm in [Algorithm::Aes256, Algorithm::ChaCha20] {
             let version = key(9, V1, algorithm);
-            let seal = || encrypt(&version, &home, b"", &SystemRandom);
+            let seal = || encrypt(&version, &home, b"", &mut Draws::new(&SystemRandom));
             assert_ne!(seal(), seal());
             assert_eq!(ciphertext_version(&seal()), Some(V1));
             assert_eq!(

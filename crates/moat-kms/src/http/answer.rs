@@ -118,7 +118,10 @@ fn describe(error: &Error) -> (Code, String) {
 }
 
 pub(super) fn json(body: &impl Serialize) -> Result<Response<Body>, Refusal> {
-    let text = serde_json::to_vec(body)
+    /// What most answers fit into, so that they are written without growing.
+    const BYTES: usize = 512;
+    let mut text = Vec::with_capacity(BYTES);
+    serde_json::to_writer(&mut text, body)
         .map_err(|_| Refusal::new(Code::Internal, "the answer can't be encoded"))?;
     Ok(json_text(text))
 }

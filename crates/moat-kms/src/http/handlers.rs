@@ -21,7 +21,6 @@ use crate::audit::Filter;
 use crate::core::{
     Caller, Core, DATA_KEY_BYTES, DELETION_GRACE, Encrypt, Generate, Import, ListQuery, Mac, NewKey,
 };
-use crate::error::Error;
 use crate::rows::Algorithm;
 
 /// A request whose caller, path, method and size are known to be good.
@@ -303,11 +302,8 @@ impl<M: MetaStore> Context<'_, M> {
             context: &request.context.0,
             length: data_key_length(request.length),
         };
-        let made = self
-            .core
-            .generate_many(self.caller, enclave, &[item])
-            .await?;
-        json(&wire::DataKey::from(only(made)?))
+        let made = self.core.generate(self.caller, enclave, &item).await?;
+        json(&wire::DataKey::from(made))
     }
 
     async fn encrypt(&self, enclave: &EnclaveName, key: &KeyName) -> Answer {
@@ -318,11 +314,8 @@ impl<M: MetaStore> Context<'_, M> {
             context: &request.context.0,
             plaintext: &request.plaintext.0,
         };
-        let made = self
-            .core
-            .encrypt_many(self.caller, enclave, &[item])
-            .await?;
-        json(&wire::Ciphertext::from(only(made)?))
+        let made = self.core.encrypt_item(self.caller, enclave, &item).await?;
+        json(&wire::Ciphertext::from(made))
     }
 
     async fn decrypt(&self, enclave: &EnclaveName, key: &KeyName) -> Answer {
@@ -407,11 +400,6 @@ impl<M: MetaStore> Context<'_, M> {
             lease_ttl_ms: millis(opened.lease_ttl),
         })
     }
-}
-
-fn only<T>(mut results: Vec<Result<T, Error>>) -> Result<T, Refusal> {
-    let result = results.pop().expect("a batch has as many results as items");
-    Ok(result?)
 }
 
 /// A length that no integer of this machine holds is out of bounds as well.

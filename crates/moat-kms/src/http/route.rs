@@ -95,15 +95,28 @@ impl Route {
     /// Parses a path.
     pub(super) fn parse(path: &str) -> Result<Self, Refusal> {
         let nothing = || Refusal::new(Code::NotFound, "there is nothing at this path");
-        let segments: Vec<_> = path
-            .strip_prefix('/')
-            .ok_or_else(nothing)?
-            .split('/')
-            .map(|segment| percent_decode_str(segment).decode_utf8())
-            .collect::<Result<_, _>>()
-            .map_err(|_| nothing())?;
-        let segments: Vec<&str> = segments.iter().map(AsRef::as_ref).collect();
-        match segments.as_slice() {
+        /// No known path has as many.
+        const SEGMENTS_MAX: usize = 10;
+        let path = path.strip_prefix('/').ok_or_else(nothing)?;
+        let decoded: Vec<_>;
+        let mut segments = [""; SEGMENTS_MAX];
+        let mut count = 0;
+        let mut add = |segment| {
+            *segments.get_mut(count).ok_or_else(nothing)? = segment;
+            count += 1;
+            Ok::<_, Refusal>(())
+        };
+        if path.contains('%') {
+            decoded = path
+                .split('/')
+                .map(|segment| percent_decode_str(segment).decode_utf8())
+                .collect::<Result<_, _>>()
+                .map_err(|_| nothing())?;
+            decoded.iter().try_for_each(|segment| add(segment))?;
+        } else {
+            path.split('/').try_for_each(add)?;
+        }
+        match &segments[..count] {
             ["version"] => Ok(Self::Version),
             ["metrics"] => Ok(Self::Metrics),
             ["v1", "openapi.json"] => Ok(Self::OpenApi),

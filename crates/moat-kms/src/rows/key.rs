@@ -6,7 +6,7 @@ use std::time::Duration;
 
 use moat_types::{KeyVersion, SecretBytes, UnixMillis};
 
-use super::{Origin, Row};
+use super::{Material, Origin, Row};
 use crate::codec::{Malformed, Reader, Writer};
 
 const FORMAT_1: u8 = 1;
@@ -112,7 +112,7 @@ pub(crate) struct VersionRow {
     pub(crate) created: Origin,
     /// Whether the material came from elsewhere; then it may have encrypted things there.
     pub(crate) imported: bool,
-    pub(crate) material: SecretBytes,
+    pub(crate) material: Material,
     /// A key for message authentication codes that was imported beside the material.
     pub(crate) mac_material: Option<SecretBytes>,
 }
@@ -235,7 +235,7 @@ fn decode_version(reader: &mut Reader<'_>, format: u8) -> Result<VersionRow, Mal
     let algorithm = Algorithm::from_code(reader.u8()?).ok_or(Malformed)?;
     let created = Origin::decode(reader)?;
     let imported = format > FORMAT_1 && reader.flag()?;
-    let material = SecretBytes::new(reader.bytes()?.to_vec());
+    let material = Material::new(SecretBytes::new(reader.bytes()?.to_vec()));
     let mac_material = match format {
         FORMAT_1 => None,
         _ => Some(reader.bytes()?).filter(|bytes| !bytes.is_empty()),
@@ -279,7 +279,7 @@ mod tests {
             algorithm: Algorithm::ChaCha20,
             created: origin(1000),
             imported: true,
-            material: SecretBytes::new(vec![7; 32]),
+            material: Material::new(SecretBytes::new(vec![7; 32])),
             mac_material: Some(SecretBytes::new(vec![8; 32])),
         }
     }

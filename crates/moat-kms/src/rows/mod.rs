@@ -17,6 +17,7 @@
 mod identity;
 mod key;
 mod lake;
+mod material;
 
 use bytes::Bytes;
 use moat_kms_client::Identity;
@@ -26,6 +27,7 @@ pub(crate) use identity::IdentityRow;
 pub use key::Algorithm;
 pub(crate) use key::{Deletion, KeyRow, VersionRow};
 pub(crate) use lake::{HoldingRow, LakeRow};
+pub(crate) use material::Material;
 
 use crate::codec::{Malformed, Reader, Writer};
 use crate::policy::Policy;

@@ -147,7 +147,7 @@ impl Exchange<'_> {
         let key = self.peer.client_key.as_ref()?;
         Some(Caller {
             identity: Identity::from_spki_sha256(key.spki_sha256),
-            source: self.peer.addr.to_string(),
+            source: self.peer.addr_text().clone(),
             request_id: self.request_id.to_owned(),
         })
     }

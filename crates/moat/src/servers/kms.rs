@@ -243,7 +243,7 @@ fn store_policy() -> PolicyDocument {
 fn caller(root: Identity) -> Caller {
     Caller {
         identity: root,
-        source: SOURCE.to_owned(),
+        source: SOURCE.into(),
         request_id: moat_net::request_id(&SystemRandom),
     }
 }
