@@ -8,6 +8,10 @@ use moat_meta::MetaStore;
 use moat_types::{EnclaveName, KeyName, KeyVersion, SecretBytes};
 
 use super::access::Rights;
+use super::items::{
+    BATCH_ITEMS_MAX, CONTEXT_BYTES_MAX, DATA_KEY_BYTES_MAX, DataKey, Decrypt, Decrypted, Encrypt,
+    Encrypted, Generate, Item, Mac, MacCode, PLAINTEXT_BYTES_MAX,
+};
 use super::keys::check_usable;
 use super::trail::Trail;
 use super::{Caller, Core};
@@ -16,106 +20,6 @@ use crate::envelope::{self, Binding, Purpose};
 use crate::error::Error;
 use crate::policy::Command;
 use crate::rows::{KeyRow, Scope, VersionRow};
-
-/// A data key to be made.
-#[derive(Clone, Copy, Debug)]
-pub struct Generate<'a> {
-    /// The KMS key that wraps it.
-    pub key: &'a KeyName,
-    /// The version that does; the latest if none is named.
-    pub version: Option<KeyVersion>,
-    /// What is to be given again to decrypt.
-    pub context: &'a [u8],
-    /// How long it is, in bytes.
-    pub length: usize,
-}
-
-/// A small secret to be encrypted.
-#[derive(Clone, Copy, Debug)]
-pub struct Encrypt<'a> {
-    /// The KMS key.
-    pub key: &'a KeyName,
-    /// Its version; the latest if none is named.
-    pub version: Option<KeyVersion>,
-    /// What is to be given again to decrypt.
-    pub context: &'a [u8],
-    /// The secret.
-    pub plaintext: &'a SecretBytes,
-}
-
-/// A ciphertext to be decrypted.
-#[derive(Clone, Copy, Debug)]
-pub struct Decrypt<'a> {
-    /// The KMS key.
-    pub key: &'a KeyName,
-    /// The version that it must have been made under, if one is named.
-    pub version: Option<KeyVersion>,
-    /// What was given to encrypt.
-    pub context: &'a [u8],
-    /// The ciphertext.
-    pub ciphertext: &'a [u8],
-}
-
-/// A message to be authenticated.
-#[derive(Clone, Copy, Debug)]
-pub struct Mac<'a> {
-    /// The KMS key.
-    pub key: &'a KeyName,
-    /// Its version; the latest if none is named.
-    pub version: Option<KeyVersion>,
-    /// The message.
-    pub message: &'a [u8],
-}
-
-/// A new data key.
-#[derive(Clone, Debug)]
-pub struct DataKey {
-    /// The version that wraps it.
-    pub version: KeyVersion,
-    /// The key.
-    pub plaintext: SecretBytes,
-    /// The key, wrapped.
-    pub ciphertext: Vec<u8>,
-}
-
-/// What was encrypted.
-#[derive(Clone, Debug)]
-pub struct Encrypted {
-    /// The version that was used.
-    pub version: KeyVersion,
-    /// The ciphertext; it names the version.
-    pub ciphertext: Vec<u8>,
-}
-
-/// What was decrypted.
-#[derive(Clone, Debug)]
-pub struct Decrypted {
-    /// The version it was encrypted under.
-    pub version: KeyVersion,
-    /// The secret.
-    pub plaintext: SecretBytes,
-}
-
-/// A message authentication code.
-#[derive(Clone, PartialEq, Eq, Debug)]
-pub struct MacCode {
-    /// The version that made it.
-    pub version: KeyVersion,
-    /// The code: HMAC-SHA-256, 32 bytes.
-    pub code: Vec<u8>,
-}
-
-/// The longest data key, as MinKMS has it.
-pub const DATA_KEY_BYTES_MAX: usize = 1024;
-/// A data key's length where none is asked for.
-pub const DATA_KEY_BYTES: usize = 32;
-/// The longest plaintext of `encrypt`, and the longest message of `mac`: what fits into the body
-/// of a request to KES. They are for keys and small secrets, not for data.
-pub const PLAINTEXT_BYTES_MAX: usize = 1 << 20;
-/// The longest context: S3 limits an encryption context to the size of a header.
-pub const CONTEXT_BYTES_MAX: usize = 16 << 10;
-/// Items of one batch: as many lines as may wait for the audit at once.
-pub const BATCH_ITEMS_MAX: usize = 4096;
 
 impl<M: MetaStore> Core<M> {
     /// Makes a data key of `length` bytes and wraps it under the latest version.
@@ -508,52 +412,6 @@ impl<M: MetaStore> Core<M> {
 #[derive(Default)]
 struct KeysOfBatch {
     last: Option<(KeyName, Arc<KeyRow>)>,
-}
-
-/// What all items of batches have.
-trait Item {
-    fn key(&self) -> &KeyName;
-    fn context(&self) -> Option<&[u8]>;
-}
-
-impl Item for Generate<'_> {
-    fn key(&self) -> &KeyName {
-        self.key
-    }
-
-    fn context(&self) -> Option<&[u8]> {
-        Some(self.context)
-    }
-}
-
-impl Item for Encrypt<'_> {
-    fn key(&self) -> &KeyName {
-        self.key
-    }
-
-    fn context(&self) -> Option<&[u8]> {
-        Some(self.context)
-    }
-}
-
-impl Item for Decrypt<'_> {
-    fn key(&self) -> &KeyName {
-        self.key
-    }
-
-    fn context(&self) -> Option<&[u8]> {
-        Some(self.context)
-    }
-}
-
-impl Item for Mac<'_> {
-    fn key(&self) -> &KeyName {
-        self.key
-    }
-
-    fn context(&self) -> Option<&[u8]> {
-        None
-    }
 }
 
 pub(super) fn version_of<'a>(

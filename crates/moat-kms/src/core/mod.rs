@@ -13,6 +13,7 @@ mod enclaves;
 mod epochs;
 mod hsm;
 mod identities;
+mod items;
 mod keys;
 mod lakes;
 mod lifecycle;
@@ -33,15 +34,15 @@ use tokio::sync::watch;
 use tokio::task::JoinHandle;
 
 pub use access::{Decider, Decision};
-pub use data::{
-    BATCH_ITEMS_MAX, CONTEXT_BYTES_MAX, DATA_KEY_BYTES, DATA_KEY_BYTES_MAX, DataKey, Decrypt,
-    Decrypted, Encrypt, Encrypted, Generate, Mac, MacCode, PLAINTEXT_BYTES_MAX,
-};
 pub use due::DUE_INTERVAL;
 pub use enclaves::EnclaveInfo;
 pub use epochs::{EpochGrant, OpenedEpoch, RewrappedEpoch};
 pub use hsm::{HsmInfo, HsmRotation, HsmStatus};
 pub use identities::{IdentityInfo, SERVICE_ACCOUNTS_MAX, TAG_BYTES_MAX, TAGS_MAX, Tags};
+pub use items::{
+    BATCH_ITEMS_MAX, CONTEXT_BYTES_MAX, DATA_KEY_BYTES, DATA_KEY_BYTES_MAX, DataKey, Decrypt,
+    Decrypted, Encrypt, Encrypted, Generate, Mac, MacCode, PLAINTEXT_BYTES_MAX,
+};
 pub use keys::{
     IMPORTED_VERSIONS_MAX, Import, KEY_VERSIONS_MAX, KeyInfo, KeyVersionInfo, NewKey,
     PendingDeletion, ROTATION_MAX, ROTATION_MIN,
