@@ -226,6 +226,51 @@ async fn a_torn_last_line_is_set_aside_and_the_chain_goes_on() {
     assert!(aside);
 }
 
+/// Only the end of a large file is read at the start; wherever its last checkpoint is, it is found.
+#[tokio::test]
+async fn a_large_file_is_continued_from_its_end() {
+    for checkpoint_lines in [100, 1_000_000] {
+        let folder = tempfile::tempdir().unwrap();
+        let config = || AuditConfig {
+            checkpoint_lines,
+            checkpoint_interval: Duration::from_secs(3600),
+            ..AuditConfig::new(folder.path())
+        };
+        let open = || AuditLog::open(config(), signer(), Arc::new(SystemClock), None).unwrap();
+        let log = open();
+        for number in 0..40 {
+            let lines = (0..100).map(|at| facts(&format!("key-{number}-{at}")));
+            log.note_all(lines.collect()).await.unwrap();
+        }
+        for key in ["one", "more", "last"] {
+            log.commit(facts(key)).await.unwrap();
+        }
+        // As a crash leaves it: with the beginning of a line, and no checkpoint at the end.
+        let copy = tempfile::tempdir().unwrap();
+        let path = list(folder.path()).unwrap().remove(0);
+        let mut whole = std::fs::read(&path).unwrap();
+        assert!(whole.len() > 3 << 19, "{}", whole.len());
+        whole.extend_from_slice(b"{\"seq\":");
+        std::fs::write(copy.path().join(path.file_name().unwrap()), &whole).unwrap();
+        let again = open_log(copy.path(), None).unwrap();
+        again.commit(facts("after")).await.unwrap();
+        again.close().await.unwrap();
+        assert_eq!(checked(copy.path()).problem, None);
+
+        // A line that is wrong behind the last checkpoint is told by its number in the file.
+        let text = String::from_utf8(whole).unwrap();
+        let damaged = text.replace("\"key\":\"last\"", "\"key\":\"lost\"");
+        let copy = tempfile::tempdir().unwrap();
+        let at = copy.path().join(path.file_name().unwrap());
+        std::fs::write(&at, damaged).unwrap();
+        let Err(AuditError::Damaged { problem }) = open_log(copy.path(), None) else {
+            panic!("it was continued");
+        };
+        let found = text.lines().position(|line| line.contains("\"last\""));
+        assert_eq!(problem.line, found.unwrap() as u64 + 1);
+    }
+}
+
 #[tokio::test]
 async fn a_process_that_dies_without_closing_is_continued() {
     let folder = tempfile::tempdir().unwrap();

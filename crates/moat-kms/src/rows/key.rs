@@ -207,6 +207,8 @@ impl Row for KeyRow {
             versions.push(decode_version(&mut reader, format)?);
         }
         reader.end()?;
+        // Opened rows are kept by the thousand, and almost every key has one version.
+        versions.shrink_to_fit();
         let ascending = versions.is_sorted_by(|a: &VersionRow, b| a.number < b.number);
         let last = versions.last().ok_or(Malformed)?.number;
         let next = match next {
