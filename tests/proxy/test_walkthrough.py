@@ -13,9 +13,9 @@ from harness.stack import moat_binary
 
 DOCUMENT = Path(__file__).parents[2] / "docs" / "proxy.md"
 # The ports that the document names, which may be taken on the machine of a test.
-PORTS = ("8090", "8091", "8092", "9600")
-# Enough for a start of MinIO on a busy machine.
-SECONDS_MAX = 180
+PORTS = ("8090", "8091", "8092", "9600", "9700")
+# Enough for a start of MinIO and two of Spark on a busy machine.
+SECONDS_MAX = 600
 
 
 def script() -> str:
@@ -29,14 +29,21 @@ def script() -> str:
 
 
 def test_every_command_of_the_document_works(tools, tmp_path):
-    tools.ensure("minio", "mc")
+    tools.ensure("minio", "mc", "spark35")
     programs = tmp_path / "bin"
     programs.mkdir()
     for name, path in {"moat": moat_binary().resolve(), "minio": tools.program("minio"), "mc": tools.program("mc")}.items():
         (programs / name).symlink_to(path)
+    submit = programs / "spark-submit"
+    submit.write_text(f'#!/bin/sh\nexec "{tools.spark_home(tools.where("spark35"))}/bin/spark-submit" "$@"\n')
+    submit.chmod(0o755)
     folder = tmp_path / "walk"
     folder.mkdir()
-    environment = {"PATH": f"{programs}:{os.environ['PATH']}", "HOME": str(tmp_path), "MC_CONFIG_DIR": str(tmp_path / "mc"), "MINIO_CI_CD": "1"}
+    environment = {"PATH": f"{programs}:{os.environ['PATH']}", "HOME": str(tmp_path), "MC_CONFIG_DIR": str(tmp_path / "mc"), "MINIO_CI_CD": "1",
+                   "PYSPARK_PYTHON": tools.program("spark35", "python"), "SPARK_LOCAL_IP": "127.0.0.1"}  # fmt: skip
+    for name in ("JAVA_HOME", "LANG"):
+        if name in os.environ:
+            environment[name] = os.environ[name]
     log = tmp_path / "log"
     with log.open("wb") as out:
         shell = subprocess.Popen(["bash", "-c", script()], cwd=folder, env=environment, stdout=out, stderr=subprocess.STDOUT, start_new_session=True)
@@ -50,5 +57,8 @@ def test_every_command_of_the_document_works(tools, tmp_path):
                 pass
     said = log.read_text(errors="replace")
     assert code == 0, f"exit {code}:\n{said[-6000:]}\n{(folder / 'proxy.log').read_text()[-2000:]}"
-    assert said.count("order 4711") == 2, said[-6000:]
+    assert said.count("order 4711") == 3, said[-6000:]
+    # One job asked for SSE-KMS, the other left it to the rule of the bucket.
+    assert said.count("rows: 1000") == 2, said[-6000:]
+    assert re.search(r"asked/part-", said) and re.search(r"by-rule/part-", said) and "lake-key" in said, said[-6000:]
     assert re.search(r'^moat_proxy_up\{endpoint="https://127.0.0.1:\d+",site="1"\} 1$', said, re.MULTILINE), said[-6000:]

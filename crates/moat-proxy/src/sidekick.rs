@@ -1,12 +1,13 @@
 //! What Sidekick answers by itself on its main listener, and its metric names.
 //!
-//! The paths hide the objects `health` and `certificates` of a bucket `v1`, so they are answered only
-//! where Sidekick's own command line is used, or where it was asked for.
+//! Two of the paths are those of the objects `health` and `certificates` in a bucket `v1`, so they are
+//! answered only where Sidekick's own command line is used, or where it was asked for, and only to who
+//! brings no signature: a health check has none, a client of S3 that means the object has one.
 
 use std::fmt::Write as _;
 use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
 
-use http::header::{CONTENT_TYPE, SERVER};
+use http::header::{AUTHORIZATION, CONTENT_TYPE, SERVER};
 use http::{HeaderValue, Request, Response, StatusCode};
 use moat_net::Body;
 
@@ -27,6 +28,7 @@ pub(crate) fn answer<B>(
     request: &Request<B>,
 ) -> Option<Response<Body>> {
     match request.uri().path() {
+        HEALTH | CERTIFICATES if is_signed(request) => None,
         HEALTH => Some(health(proxy, request)),
         CERTIFICATES => Some(certificate(paths)),
         METRICS => Some(text(
@@ -35,6 +37,18 @@ pub(crate) fn answer<B>(
         )),
         _ => None,
     }
+}
+
+/// Whether it carries a signature of S3, in a header or in its query.
+fn is_signed<B>(request: &Request<B>) -> bool {
+    let of_link = |parameter: &str| {
+        let name = parameter.split('=').next().unwrap_or_default();
+        ["x-amz-signature", "signature"]
+            .iter()
+            .any(|known| name.eq_ignore_ascii_case(known))
+    };
+    let query = request.uri().query().unwrap_or_default();
+    request.headers().contains_key(AUTHORIZATION) || query.split('&').any(of_link)
 }
 
 fn health<B>(proxy: &Proxy, request: &Request<B>) -> Response<Body> {

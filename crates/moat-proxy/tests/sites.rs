@@ -15,7 +15,7 @@ use http_body::Frame;
 use http_body_util::{BodyExt as _, StreamBody};
 use hyper::body::Incoming;
 use moat_net::{Body, HttpClient, Limits, Listener, ListenerConfig};
-use moat_proxy::config::ProxyProtocol;
+use moat_proxy::config::{ProxyProtocol, SidekickPaths};
 use moat_proxy::status::AddressState;
 use moat_proxy::trace::{Filter, Form, Tracer};
 use moat_proxy::{Admin, Config, SiteConfig, Upstream};
@@ -649,6 +649,83 @@ async fn the_admin_listener_tells_state_and_metrics() {
     assert_eq!(page("GET", "/live").await.0, 200);
     // While it drains, what comes is still served.
     ask(&client, &front).await;
+}
+
+#[tokio::test]
+async fn sidekicks_paths_hide_no_object_from_who_signs() {
+    let upstream = named("the object");
+    let mut config = config(&[upstream.url("http")]);
+    config.sidekick_paths = Some(SidekickPaths::default());
+    let front = Front::start(config, None);
+    let ask = async |path: &str, signed: bool| {
+        let mut request = get(path);
+        if signed {
+            let value = "AWS4-HMAC-SHA256 Credential=x".parse().unwrap();
+            request.headers_mut().insert("authorization", value);
+        }
+        let response = soon(client(None).send(&front.plain_endpoint(), request)).await;
+        text(response.unwrap()).await
+    };
+    for path in ["/v1/health", "/v1/certificates"] {
+        assert_ne!(ask(path, false).await, "the object");
+        assert_eq!(ask(path, true).await, "the object");
+        let link = format!("{path}?X-Amz-Signature=abc");
+        assert_eq!(ask(&link, false).await, "the object");
+    }
+}
+
+/// Sidekick exports the last of its sites alone, and follows redirects in its health checks.
+#[tokio::test]
+async fn every_site_has_its_metrics_and_a_redirect_is_not_well() {
+    moat_net::metrics::install().unwrap();
+    let (first, second) = (named("first"), named("second"));
+    let listener = TcpListener::bind(any_port()).await.unwrap();
+    let redirecting = format!("http://{}", listener.local_addr().unwrap());
+    let target = second.url("http");
+    tokio::spawn(async move {
+        loop {
+            let (mut stream, _) = listener.accept().await.unwrap();
+            support::read_head(&mut stream).await;
+            let answer = format!(
+                "HTTP/1.1 307 Elsewhere\r\nlocation: {target}/minio/health/live\r\ncontent-length: 0\r\n\r\n"
+            );
+            let _ = stream.write_all(answer.as_bytes()).await;
+        }
+    });
+    let urls = [first.url("http"), second.url("http"), redirecting];
+    let front = Front::start(sites(&urls), None);
+    front.until_up(&[true, true, false]).await;
+    ask(&client(None), &front).await;
+    let metrics = front.proxy.metrics();
+    for (number, url) in urls.iter().enumerate() {
+        let (site, up) = (number + 1, u8::from(number < 2));
+        let labels = format!("endpoint=\"{url}\",site=\"{site}\"");
+        for name in [
+            "requests",
+            "errors",
+            "retries",
+            "ejections",
+            "health_errors",
+            "rx_bytes",
+            "tx_bytes",
+        ] {
+            let series = format!("moat_proxy_{name}_total{{{labels}}} ");
+            assert!(metrics.contains(&series), "{series} in {metrics}");
+        }
+        for series in [
+            format!("moat_proxy_up{{{labels}}} {up}\n"),
+            format!("moat_proxy_in_flight{{{labels}}} 0\n"),
+            format!("moat_proxy_site_up{{site=\"{site}\"}} {up}\n"),
+            format!("sidekick_requests_total{{endpoint=\"{url}\"}} "),
+        ] {
+            assert_eq!(metrics.matches(&series).count(), 1, "{series} in {metrics}");
+        }
+    }
+    let histogram = format!(
+        "moat_proxy_request_seconds_count{{endpoint=\"{}\",site=\"1\",class=\"get\"}} 1",
+        urls[0]
+    );
+    assert!(metrics.contains(&histogram), "{metrics}");
 }
 
 #[tokio::test]
