@@ -227,7 +227,7 @@ def test_a_spoiled_later_chunk_is_never_a_whole_request(connect, recorder):
         connection.send(b"".join(parts))
         answer = connection.answer()
         assert (answer.status, answer.code) == (403, "SignatureDoesNotMatch"), answer.body
-    except (ConnectionError, BrokenPipeError):
+    except OSError:
         pass  # The store has answered nothing yet, so an early end of the connection says as much.
     found = [r for r in recorder.requests if r.path == "/bucket/later"]
     assert not any(r.whole for r in found), "a spoiled upload was handed to the store as a good one"
