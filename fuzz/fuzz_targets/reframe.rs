@@ -91,7 +91,7 @@ impl Way {
     fn run(&self, length: u64, input: &[u8], split: usize) -> (Vec<u8>, Result<(), String>) {
         let source = Source::Chunked(framing(self.from, b'0').expect("framed"), self.announced());
         let target = framing(self.to, b'1').map_or(Target::Plain, Target::Chunked);
-        let mut reframe = Reframe::new(source, Some(length), target);
+        let mut reframe = Reframe::new(source, Some(length), target, CHUNK_BYTES);
         let mut out = VecDeque::new();
         let outcome = input
             .chunks(split.min(input.len().max(1)))

@@ -1,6 +1,8 @@
 //! The gateway between clients that sign and a store that checks every signature and every byte:
 //! what passes, how it is changed, and what is refused before a store hears of it.
 
+#![allow(clippy::unwrap_used, reason = "a failed step is a failed test")]
+
 #[path = "support/mod.rs"]
 mod support;
 

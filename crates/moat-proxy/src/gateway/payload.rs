@@ -10,7 +10,10 @@ use http_body_util::BodyExt as _;
 use hyper::body::Incoming;
 use moat_net::{BodyIdle, IdleTimeoutBody};
 use moat_s3::authenticate::Authenticated;
-use moat_s3::chunked::{AnnouncedTrailers, Framing, Reframe, Source, Trailers, trailer_length};
+use moat_s3::chunked::{
+    AnnouncedTrailers, CHUNK_BYTES, Framing, Reframe, Source, Trailers, chunk_bytes_of,
+    trailer_length,
+};
 use moat_s3::request::Operation;
 use moat_s3::sigv4::{EMPTY_SHA256, PayloadHash};
 use moat_s3::xml::REQUEST_BYTES_MAX;
@@ -31,6 +34,8 @@ pub(super) struct Payload {
     pub(super) length: Option<u64>,
     /// Bytes on the wire, if the client says how many.
     raw_length: Option<u64>,
+    /// How large chunks are that are made of it.
+    pub(super) chunk_bytes: u64,
     pub(super) has_body: bool,
 }
 
@@ -80,12 +85,20 @@ impl Payload {
         if !has_body && matches!(form, PayloadHash::Sha256(hash) if hash != EMPTY_SHA256) {
             return Err(ErrorCode::XAmzContentSHA256Mismatch.into());
         }
+        let chunk_bytes = match (length, raw_length) {
+            (Some(length), Some(framed)) if form.is_chunked() => {
+                let trailers: Vec<_> = lengths_of(&announced).collect();
+                chunk_bytes_of(form, length, framed, &trailers)
+            }
+            _ => CHUNK_BYTES,
+        };
         Ok(Self {
             form,
             source,
             announced,
             length,
             raw_length,
+            chunk_bytes,
             has_body,
         })
     }
@@ -154,6 +167,12 @@ impl Payload {
         let body = self.has_body.then(|| RequestBody::of_bytes(whole));
         (body, self)
     }
+}
+
+/// The trailers that are announced, with the lengths of their values.
+pub(super) fn lengths_of(announced: &AnnouncedTrailers) -> impl Iterator<Item = (&str, usize)> {
+    let names = announced.iter();
+    names.map(|name| (name, trailer_length(name).unwrap_or(0)))
 }
 
 fn decoded_length(headers: &HeaderMap) -> Result<u64, S3Error> {

@@ -11,9 +11,7 @@ use http::{HeaderMap, HeaderName, HeaderValue, Request, Response};
 use http_body::{Body as HttpBody, Frame};
 use metrics::Counter;
 use moat_net::{Body, BoxError, Endpoint};
-use moat_s3::chunked::{
-    CHUNK_BYTES, Framing, Reframe, Source, Target, encoded_length, trailer_length,
-};
+use moat_s3::chunked::{Framing, Reframe, Source, Target, encoded_length};
 use moat_s3::request::Operation;
 use moat_s3::sigv4::{EMPTY_SHA256, PayloadHash};
 use moat_s3::{ErrorCode, S3Error};
@@ -23,7 +21,7 @@ use std::ops::Range;
 use super::config::{SignBody, Store};
 use super::keys::Keys;
 use super::names::{self, Rename};
-use super::payload::Payload;
+use super::payload::{Payload, lengths_of};
 
 pub(super) const DECODED_LENGTH: HeaderName =
     HeaderName::from_static("x-amz-decoded-content-length");
@@ -127,7 +125,12 @@ impl Plan {
                 None => Target::Plain,
             };
             let source = std::mem::take(request.body_mut());
-            let reframe = Reframe::new(self.payload.source.clone(), self.payload.length, target);
+            let reframe = Reframe::new(
+                self.payload.source.clone(),
+                self.payload.length,
+                target,
+                self.payload.chunk_bytes,
+            );
             *request.body_mut() = Body::stream(Resigned {
                 source,
                 reframe,
@@ -194,12 +197,8 @@ impl Plan {
         if form.is_chunked() {
             headers.insert(DECODED_LENGTH, length.into());
             add_aws_chunked(headers);
-            let trailers: Vec<_> = payload
-                .announced
-                .iter()
-                .map(|name| (name, trailer_length(name).unwrap_or(0)))
-                .collect();
-            let framed = encoded_length(form, length, CHUNK_BYTES, &trailers);
+            let trailers: Vec<_> = lengths_of(&payload.announced).collect();
+            let framed = encoded_length(form, length, payload.chunk_bytes, &trailers);
             headers.insert(CONTENT_LENGTH, framed.into());
         } else if payload.form.is_chunked() {
             headers.remove(DECODED_LENGTH);

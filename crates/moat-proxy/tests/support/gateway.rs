@@ -39,6 +39,8 @@ impl Taken {
     }
 }
 
+type Answer = Arc<dyn Fn(&Taken) -> Response<Body> + Send + Sync>;
+
 /// A store that knows one key.
 #[derive(Clone)]
 pub struct CheckingStore {
@@ -46,7 +48,7 @@ pub struct CheckingStore {
     pub begun: Arc<AtomicUsize>,
     taken: Arc<Mutex<Vec<Taken>>>,
     authenticator: Arc<Authenticator>,
-    answer: Arc<dyn Fn(&Taken) -> Response<Body> + Send + Sync>,
+    answer: Answer,
 }
 
 pub const STORE_KEY: (&str, &str) = ("store-key", "store-secret");
@@ -55,6 +57,14 @@ pub const REGION: &str = "store-1";
 impl CheckingStore {
     pub fn new() -> Self {
         Self::answering(|_| Response::new(Body::empty()))
+    }
+
+    /// A store that knows another key.
+    pub fn knowing(account: Account) -> Self {
+        Self {
+            authenticator: Arc::new(Authenticator::new(vec![account], REGION.to_owned())),
+            ..Self::new()
+        }
     }
 
     pub fn answering(answer: impl Fn(&Taken) -> Response<Body> + Send + Sync + 'static) -> Self {

@@ -31,6 +31,8 @@ pub struct ChunkedDecoder {
     previous_size: Option<u64>,
     trailers: Trailers,
     trailer_bytes: usize,
+    /// Of the chunk that ended with the last piece, if it was signed: its size and hash.
+    ended_chunk: Option<(u64, [u8; 32])>,
 }
 
 enum State {
@@ -85,6 +87,7 @@ impl ChunkedDecoder {
             previous_size: None,
             trailers: Trailers::default(),
             trailer_bytes: 0,
+            ended_chunk: None,
         }
     }
 
@@ -129,6 +132,12 @@ impl ChunkedDecoder {
             }
         }
         Ok(None)
+    }
+
+    /// If the piece that [`Self::decode`] returned last ended a signed chunk: the chunk's size, and the
+    /// SHA-256 of its data, which the signature has confirmed.
+    pub const fn ended_chunk(&self) -> Option<(u64, [u8; 32])> {
+        self.ended_chunk
     }
 
     /// Whether the last chunk and the trailers have been read and found right.
@@ -233,6 +242,7 @@ impl ChunkedDecoder {
         let State::Data { remaining, check } = &mut self.state else {
             unreachable!("only called in a chunk's data");
         };
+        self.ended_chunk = None;
         let wanted = usize::try_from(*remaining).unwrap_or(usize::MAX);
         let piece = input.split_to(wanted.min(input.len()));
         *remaining -= piece.len() as u64;
@@ -248,6 +258,7 @@ impl ChunkedDecoder {
             if chain.next_chunk(sha256) != check.signature {
                 return Err(ChunkedError::SignatureMismatch);
             }
+            self.ended_chunk = self.previous_size.map(|size| (size, *sha256));
         }
         self.state = State::DataEnd { next: b'\r' };
         Ok(piece)

@@ -18,7 +18,7 @@ mod trailer;
 
 pub use decode::ChunkedDecoder;
 pub use encode::{ChunkedEncoder, encoded_length};
-pub use reframe::{CHUNK_BYTES, Reframe, Source, Target, trailer_length};
+pub use reframe::{CHUNK_BYTES, Reframe, Source, Target, chunk_bytes_of, trailer_length};
 pub use trailer::{AnnouncedTrailers, TRAILER_BYTES_MAX, TRAILER_COUNT_MAX, Trailers};
 
 use crate::error::{ErrorCode, S3Error};

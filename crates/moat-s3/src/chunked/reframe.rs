@@ -13,7 +13,7 @@ use std::collections::VecDeque;
 use bytes::Bytes;
 
 pub use reader::Source;
-pub use writer::{CHUNK_BYTES, Target, trailer_length};
+pub use writer::{CHUNK_BYTES, Target, chunk_bytes_of, trailer_length};
 
 use super::Trailers;
 use crate::error::S3Error;
@@ -28,11 +28,12 @@ pub struct Reframe {
 }
 
 impl Reframe {
-    /// A body of `length` payload bytes, if that is known.
-    pub fn new(source: Source, length: Option<u64>, target: Target) -> Self {
+    /// A body of `length` payload bytes, if that is known. Chunks of the output have `chunk_bytes`:
+    /// [`CHUNK_BYTES`], or what [`chunk_bytes_of`] found, so that a hash may do for both sides.
+    pub fn new(source: Source, length: Option<u64>, target: Target, chunk_bytes: u64) -> Self {
         Self {
             reader: Reader::new(source, length),
-            writer: Writer::new(target, length),
+            writer: Writer::new(target, length, chunk_bytes),
         }
     }
 
@@ -67,8 +68,8 @@ impl Reframe {
     ) -> Result<(Bytes, Trailers), S3Error> {
         let mut reader = Reader::new(source, length);
         let mut pieces: Vec<Bytes> = Vec::new();
-        reader.take(input, &mut |piece| pieces.push(piece))?;
-        let trailers = reader.end(&mut |piece| pieces.push(piece))?;
+        reader.take(input, &mut |piece| pieces.push(piece.data))?;
+        let trailers = reader.end(&mut |piece| pieces.push(piece.data))?;
         let payload = match <[Bytes; 1]>::try_from(pieces) {
             Ok([one]) => one,
             Err(pieces) => pieces.concat().into(),
@@ -214,17 +215,19 @@ mod tests {
             way in 0..WAYS.len(),
             length in prop_oneof![0..40_000usize, (CHUNK_BYTES as usize - 2..CHUNK_BYTES as usize * 2 + 2)],
             chunk in 8192..20_000usize,
+            same in any::<bool>(),
             piece in 1..70_000usize,
         ) {
             let (from, to) = WAYS[way];
             let trailing = is_trailing(from);
             let data: Vec<u8> = (0..length).map(|i| (i % 251) as u8).collect();
             let input = sent(from, &data, chunk);
-            let mut reframe = Reframe::new(source(from, trailing), Some(length as u64), target(to));
+            let size = if same { chunk as u64 } else { CHUNK_BYTES };
+            let mut reframe = Reframe::new(source(from, trailing), Some(length as u64), target(to), size);
             let (framed, outcome) = run(&mut reframe, &input, piece);
             prop_assert_eq!(outcome, Ok(()));
             let trailers = [(TRAILER.0, TRAILER.1.len())];
-            let expected = encoded_length(to, length as u64, CHUNK_BYTES, if trailing { &trailers } else { &[] });
+            let expected = encoded_length(to, length as u64, size, if trailing { &trailers } else { &[] });
             prop_assert_eq!(framed.len() as u64, expected);
             prop_assert_eq!(received(to, length as u64, &framed, trailing), data);
         }
@@ -234,6 +237,7 @@ mod tests {
             way in 0..2usize,
             length in 1..30_000usize,
             at in any::<prop::sample::Index>(),
+            same in any::<bool>(),
             piece in 1..70_000usize,
         ) {
             let (from, to) = WAYS[way];
@@ -241,12 +245,27 @@ mod tests {
             let mut input = sent(from, &data, 9000);
             let at = at.index(input.len());
             input[at] ^= 1;
-            let mut reframe = Reframe::new(source(from, false), Some(length as u64), target(to));
+            let size = if same { 9000 } else { CHUNK_BYTES };
+            let mut reframe = Reframe::new(source(from, false), Some(length as u64), target(to), size);
             let (framed, outcome) = run(&mut reframe, &input, piece);
-            let whole = encoded_length(to, length as u64, CHUNK_BYTES, &[]);
+            let whole = encoded_length(to, length as u64, size, &[]);
             prop_assert!(outcome.is_err());
             prop_assert!((framed.len() as u64) < whole, "{} of {whole}", framed.len());
         }
+    }
+
+    #[test]
+    fn the_client_s_chunks_are_found_by_the_length_of_all() {
+        let form = PayloadHash::StreamingSigned;
+        for (chunk, found) in [
+            (64 * 1024, 64 * 1024),
+            (128 * 1024, 128 * 1024),
+            (70_000, CHUNK_BYTES),
+        ] {
+            let framed = encoded_length(form, 1_000_000, chunk, &[]);
+            assert_eq!(chunk_bytes_of(form, 1_000_000, framed, &[]), found);
+        }
+        assert_eq!(chunk_bytes_of(form, 1_000_000, 0, &[]), CHUNK_BYTES);
     }
 
     #[test]
@@ -254,10 +273,10 @@ mod tests {
         let data = vec![7; 100_000];
         for length in [Some(data.len() as u64), None] {
             let hash = sha256(&data);
-            let mut good = Reframe::new(Source::Hashed(hash), length, Target::Plain);
+            let mut good = Reframe::new(Source::Hashed(hash), length, Target::Plain, CHUNK_BYTES);
             let (out, outcome) = run(&mut good, &data, 30_000);
             assert_eq!((out.len(), outcome), (data.len(), Ok(())));
-            let mut bad = Reframe::new(Source::Hashed([0; 32]), length, Target::Plain);
+            let mut bad = Reframe::new(Source::Hashed([0; 32]), length, Target::Plain, CHUNK_BYTES);
             let (out, outcome) = run(&mut bad, &data, 30_000);
             assert!(out.len() < data.len());
             let code = outcome.unwrap_err().code;
@@ -273,6 +292,7 @@ mod tests {
             source(payload, true),
             Some(1),
             target(PayloadHash::StreamingSignedTrailer),
+            CHUNK_BYTES,
         );
         let (_, outcome) = run(&mut reframe, input, 1000);
         assert_eq!(outcome.unwrap_err().code, ErrorCode::MalformedTrailerError);

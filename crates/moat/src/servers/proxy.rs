@@ -218,7 +218,8 @@ fn mode(config: &ProxyConfig, data: &DataFolder, sites: &mut Vec<SiteConfig>) ->
     let Some(gateway) = &config.gateway else {
         return Ok(Mode::Transparent);
     };
-    let mut places = vec![0..sites.len()];
+    let mut places = Vec::with_capacity(1 + gateway.stores.len());
+    places.push(0..sites.len());
     for store in &gateway.stores {
         let mut health = config.health.clone();
         if let Some(path) = &store.health_path {

@@ -6,6 +6,23 @@ use bytes::Bytes;
 use super::super::{AnnouncedTrailers, ChunkedDecoder, Framing, Trailers};
 use crate::error::{ErrorCode, S3Error};
 
+/// A piece of the payload. If it ends a chunk whose signature was right: the chunk's size and hash,
+/// with which the output may be signed where its chunks are the same.
+#[derive(Clone, Debug)]
+pub(super) struct Piece {
+    pub(super) data: Bytes,
+    pub(super) ended_chunk: Option<(u64, [u8; 32])>,
+}
+
+impl From<Bytes> for Piece {
+    fn from(data: Bytes) -> Self {
+        Self {
+            data,
+            ended_chunk: None,
+        }
+    }
+}
+
 /// How the input is framed and protected.
 #[derive(Clone, Debug)]
 pub enum Source {
@@ -24,7 +41,7 @@ pub(super) struct Reader {
     /// Payload bytes that are still to come, if that is known.
     left: Option<u64>,
     /// The end of the payload, until all is checked.
-    held: Option<Bytes>,
+    held: Option<Piece>,
 }
 
 enum Kind {
@@ -65,24 +82,25 @@ impl Reader {
     pub(super) fn take(
         &mut self,
         mut input: Bytes,
-        give: &mut dyn FnMut(Bytes),
+        give: &mut dyn FnMut(Piece),
     ) -> Result<(), S3Error> {
         match &mut self.kind {
             Kind::Plain => {
                 if !input.is_empty() {
-                    give(input);
+                    give(input.into());
                 }
             }
             Kind::Hashed(hash, _) => {
                 hash.update(&input);
-                self.give_but_the_end(input, give);
+                self.give_but_the_end(input.into(), give);
             }
             Kind::Chunked(decoder) => {
                 let Some(mut decoder) = decoder.take() else {
                     return Err(ErrorCode::IncompleteBody.into());
                 };
-                while let Some(piece) = decoder.decode(&mut input)? {
-                    self.give_but_the_end(piece, give);
+                while let Some(data) = decoder.decode(&mut input)? {
+                    let ended_chunk = decoder.ended_chunk();
+                    self.give_but_the_end(Piece { data, ended_chunk }, give);
                 }
                 self.kind = Kind::Chunked(Some(decoder));
             }
@@ -91,7 +109,7 @@ impl Reader {
     }
 
     /// Ends the input: checks all, gives the rest, and returns the trailers.
-    pub(super) fn end(&mut self, give: &mut dyn FnMut(Bytes)) -> Result<Trailers, S3Error> {
+    pub(super) fn end(&mut self, give: &mut dyn FnMut(Piece)) -> Result<Trailers, S3Error> {
         let trailers = match std::mem::replace(&mut self.kind, Kind::Chunked(None)) {
             Kind::Plain => Trailers::default(),
             Kind::Hashed(hash, expected) => {
@@ -111,13 +129,13 @@ impl Reader {
 
     /// Whoever is told a length takes the body for whole with its last byte. Where the length is not
     /// known, any piece may be the last one.
-    fn give_but_the_end(&mut self, piece: Bytes, give: &mut dyn FnMut(Bytes)) {
-        if piece.is_empty() {
+    fn give_but_the_end(&mut self, piece: Piece, give: &mut dyn FnMut(Piece)) {
+        if piece.data.is_empty() {
             return;
         }
         let is_end = match &mut self.left {
             Some(left) => {
-                *left = left.saturating_sub(piece.len() as u64);
+                *left = left.saturating_sub(piece.data.len() as u64);
                 *left == 0
             }
             None => true,

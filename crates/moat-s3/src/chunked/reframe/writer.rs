@@ -5,9 +5,11 @@ use std::collections::VecDeque;
 use aws_lc_rs::digest::{Context, SHA256};
 use bytes::Bytes;
 
-use super::super::{ChunkedEncoder, ChunkedError, Framing, Trailers};
+use super::super::{ChunkedEncoder, ChunkedError, Framing, Trailers, encoded_length};
+use super::reader::Piece;
 use crate::checksum::ChecksumAlgorithm;
 use crate::error::S3Error;
+use crate::sigv4::PayloadHash;
 
 /// Payload bytes in each chunk of the output but the last. The data of a signed chunk is kept until
 /// its signature is known, so this is also what one upload may hold in memory; clients use 64 to 128
@@ -19,7 +21,7 @@ pub const CHUNK_BYTES: u64 = 128 * 1024;
 pub enum Target {
     /// The payload as it is.
     Plain,
-    /// `aws-chunked`, in chunks of [`CHUNK_BYTES`].
+    /// `aws-chunked`.
     Chunked(Framing),
 }
 
@@ -30,6 +32,7 @@ pub(super) struct Writer {
     encoder: Option<ChunkedEncoder>,
     /// Payload bytes that are still to come.
     left: u64,
+    chunk_bytes: u64,
     chunk: Chunk,
 }
 
@@ -39,7 +42,6 @@ struct Chunk {
     lacks: u64,
     /// Its data, if it must be signed first.
     pieces: Vec<Bytes>,
-    hash: Option<Context>,
 }
 
 impl std::fmt::Debug for Chunk {
@@ -49,7 +51,7 @@ impl std::fmt::Debug for Chunk {
 }
 
 impl Writer {
-    pub(super) fn new(target: Target, length: Option<u64>) -> Self {
+    pub(super) fn new(target: Target, length: Option<u64>, chunk_bytes: u64) -> Self {
         let encoder = match target {
             Target::Plain => None,
             Target::Chunked(framing) => Some(ChunkedEncoder::new(framing)),
@@ -57,42 +59,40 @@ impl Writer {
         Self {
             encoder,
             left: length.unwrap_or(0),
+            chunk_bytes,
             chunk: Chunk {
                 lacks: 0,
                 pieces: Vec::new(),
-                hash: None,
             },
         }
     }
 
-    pub(super) fn push(&mut self, mut piece: Bytes, out: &mut VecDeque<Bytes>) {
+    pub(super) fn push(&mut self, piece: Piece, out: &mut VecDeque<Bytes>) {
+        let mut rest = piece.data;
         let Some(encoder) = &mut self.encoder else {
-            out.push_back(piece);
+            out.push_back(rest);
             return;
         };
         let chunk = &mut self.chunk;
-        while !piece.is_empty() {
+        while !rest.is_empty() {
             if chunk.lacks == 0 {
-                chunk.lacks = CHUNK_BYTES.min(self.left).max(1);
-                if encoder.signs_chunks() {
-                    chunk.hash = Some(Context::new(&SHA256));
-                } else {
+                chunk.lacks = self.chunk_bytes.min(self.left).max(1);
+                if !encoder.signs_chunks() {
                     out.push_back(encoder.chunk_header(chunk.lacks, None));
                 }
             }
             let room = usize::try_from(chunk.lacks).unwrap_or(usize::MAX);
-            let data = piece.split_to(piece.len().min(room));
+            let data = rest.split_to(rest.len().min(room));
             chunk.lacks -= data.len() as u64;
             self.left = self.left.saturating_sub(data.len() as u64);
-            match &mut chunk.hash {
-                Some(hash) => {
-                    hash.update(&data);
-                    chunk.pieces.push(data);
-                }
-                None => out.push_back(data),
+            if encoder.signs_chunks() {
+                chunk.pieces.push(data);
+            } else {
+                out.push_back(data);
             }
             if chunk.lacks == 0 {
-                chunk.close(encoder, out);
+                let ended = piece.ended_chunk.filter(|_| rest.is_empty());
+                chunk.close(encoder, ended, out);
             }
         }
     }
@@ -121,16 +121,49 @@ impl Writer {
 }
 
 impl Chunk {
-    fn close(&mut self, encoder: &mut ChunkedEncoder, out: &mut VecDeque<Bytes>) {
-        if let Some(hash) = self.hash.take() {
-            let digest = hash.finish();
-            let sha256 = digest.as_ref().try_into().expect("SHA-256 has 32 bytes");
+    /// Ends the chunk. `ended`: the chunk of the input that ended with the same byte. If it has the same
+    /// size, it is the same data, whose hash is known then.
+    fn close(
+        &mut self,
+        encoder: &mut ChunkedEncoder,
+        ended: Option<(u64, [u8; 32])>,
+        out: &mut VecDeque<Bytes>,
+    ) {
+        if encoder.signs_chunks() {
             let size = self.pieces.iter().map(|piece| piece.len() as u64).sum();
-            out.push_back(encoder.chunk_header(size, Some(sha256)));
+            let sha256 = match ended {
+                Some((same, sha256)) if same == size => sha256,
+                _ => self.hash(),
+            };
+            out.push_back(encoder.chunk_header(size, Some(&sha256)));
             out.extend(self.pieces.drain(..));
         }
         out.push_back(ChunkedEncoder::chunk_end());
     }
+
+    fn hash(&self) -> [u8; 32] {
+        let mut hash = Context::new(&SHA256);
+        self.pieces.iter().for_each(|piece| hash.update(piece));
+        let digest = hash.finish();
+        digest.as_ref().try_into().expect("SHA-256 has 32 bytes")
+    }
+}
+
+/// Finds the size of the client's chunks, if they are all of one usual size, by the length of the whole
+/// framed body; else [`CHUNK_BYTES`]. A wrong guess costs a second hash and nothing else.
+pub fn chunk_bytes_of(
+    form: PayloadHash,
+    length: u64,
+    framed: u64,
+    trailers: &[(&str, usize)],
+) -> u64 {
+    /// What SDKs use, the most usual ones first; the largest bounds what is kept in memory.
+    const USUAL: [u64; 6] = [64, 128, 256, 512, 1024, 8];
+    USUAL
+        .into_iter()
+        .map(|kib| kib * 1024)
+        .find(|size| encoded_length(form, length, *size, trailers) == framed)
+        .unwrap_or(CHUNK_BYTES)
 }
 
 /// The length of a trailer's value; `None` for what is no checksum.
