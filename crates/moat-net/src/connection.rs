@@ -53,6 +53,8 @@ pub(crate) struct Shared<S> {
 }
 
 /// Serves `stream` until it ends, by itself or because of a limit or the drain.
+///
+/// What a connection needs only in one of its states is boxed, since it would be held in all of them.
 pub(crate) async fn serve<S: Service>(
     shared: &Arc<Shared<S>>,
     mut stream: TcpStream,
@@ -92,9 +94,9 @@ pub(crate) async fn serve<S: Service>(
         let http2 = shared.h2c && begins_as_http2(shared, &stream).await;
         let socket = Socket::new(stream, Arc::clone(&activity));
         if http2 {
-            serve_http2(shared, socket, peer, activity).await;
+            Box::pin(serve_http2(shared, socket, peer, activity)).await;
         } else {
-            serve_http1(shared, socket, peer, activity).await;
+            Box::pin(serve_http1(shared, socket, peer, activity)).await;
         }
         return;
     };
@@ -120,9 +122,9 @@ pub(crate) async fn serve<S: Service>(
         .and_then(|chain| chain.first())
         .and_then(|certificate| ClientKey::from_certificate(certificate));
     if session.alpn_protocol() == Some(b"h2") {
-        serve_http2(shared, *stream, peer, activity).await;
+        Box::pin(serve_http2(shared, *stream, peer, activity)).await;
     } else {
-        serve_http1(shared, *stream, peer, activity).await;
+        Box::pin(serve_http1(shared, *stream, peer, activity)).await;
     }
 }
 
@@ -189,7 +191,7 @@ async fn serve_http1<S: Service>(
     if let Some((client, tunnel)) = switch.take()
         && let Ok(client) = client.await
     {
-        tunnel.join(client).await;
+        Box::pin(tunnel.join(client)).await;
     }
 }
 

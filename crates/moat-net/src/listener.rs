@@ -179,12 +179,14 @@ impl Listener {
             let Ok(stream) = stream.into_std() else {
                 continue;
             };
-            workers.spawn(&mut connections, async move {
+            let (runtime, counted) = workers.place();
+            let task = async move {
                 if let Ok(stream) = TcpStream::from_std(stream) {
                     connection::serve(&shared, stream, addr).await;
                 }
-                drop(held);
-            });
+                drop((held, counted));
+            };
+            connections.spawn_on(task, runtime);
         }
         drop(self.socket);
         finish(connections, &drain).await;

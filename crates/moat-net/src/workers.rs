@@ -10,14 +10,12 @@
 //! Not for services that compute: a slow request holds up its thread's others.
 
 use std::cell::Cell;
-use std::future::Future;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering::Relaxed};
 use std::{io, thread};
 
 use tokio::runtime::{Builder, Handle};
 use tokio::sync::oneshot;
-use tokio::task::{AbortHandle, JoinSet};
 
 thread_local! {
     static INDEX: Cell<usize> = const { Cell::new(0) };
@@ -57,20 +55,12 @@ impl Workers {
         Self::start(thread::available_parallelism().map_or(1, usize::from))
     }
 
-    /// Runs `task` on the thread that has the fewest.
-    pub(crate) fn spawn(
-        &self,
-        set: &mut JoinSet<()>,
-        task: impl Future<Output = ()> + Send + 'static,
-    ) -> AbortHandle {
+    /// The thread that has the fewest tasks, to spawn one on; it counts for as long as what is given
+    /// beside it lives. (A task around the task would hold its memory twice.)
+    pub(crate) fn place(&self) -> (&Handle, Counted) {
         let least = self.0.iter().min_by_key(|one| one.tasks.load(Relaxed));
         let worker = least.expect("there is at least one worker");
-        let counted = Counted::new(&worker.tasks);
-        let counting = async move {
-            task.await;
-            drop(counted);
-        };
-        set.spawn_on(counting, &worker.runtime)
+        (&worker.runtime, Counted::new(&worker.tasks))
     }
 }
 
@@ -101,7 +91,7 @@ impl Worker {
 }
 
 /// Counts one task until it is dropped, also when it is aborted before it began.
-struct Counted(Arc<AtomicUsize>);
+pub(crate) struct Counted(Arc<AtomicUsize>);
 
 impl Counted {
     fn new(count: &Arc<AtomicUsize>) -> Self {
@@ -119,6 +109,7 @@ impl Drop for Counted {
 #[cfg(test)]
 mod tests {
     use tokio::sync::mpsc;
+    use tokio::task::JoinSet;
 
     use super::*;
 
@@ -129,10 +120,13 @@ mod tests {
         let (seen, mut places) = mpsc::unbounded_channel();
         for _ in 0..9 {
             let seen = seen.clone();
-            workers.spawn(&mut set, async move {
+            let (runtime, counted) = workers.place();
+            let task = async move {
                 seen.send(current()).unwrap();
-                std::future::pending().await
-            });
+                std::future::pending::<()>().await;
+                drop(counted);
+            };
+            set.spawn_on(task, runtime);
         }
         let mut counts = [0; 4];
         for _ in 0..9 {

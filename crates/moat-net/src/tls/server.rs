@@ -31,6 +31,9 @@ use crate::socket::Socket;
 /// clients open connections in bursts of some hundred.
 const SESSIONS_MAX: usize = 8192;
 
+/// Sessions that a new connection of TLS 1.3 gives its client to resume.
+const TICKETS: usize = 1;
+
 /// The first byte of every TLS connection: the content type of its ClientHello (RFC 8446 section
 /// 5.1). No HTTP method begins with it.
 const HANDSHAKE_RECORD: u8 = 22;
@@ -286,6 +289,8 @@ fn server_config(
     let mut config = builder.with_cert_resolver(Arc::new(certificates));
     config.alpn_protocols = alpn(http2);
     config.session_storage = sessions;
+    // Each resumption brings a new one, and an unused ticket is a session that is kept in vain.
+    config.send_tls13_tickets = TICKETS;
     Ok(config)
 }
 
