@@ -1,10 +1,10 @@
 #!/usr/bin/env python3
 """Load on the key manager: data keys made and opened per second and per CPU second, on each wire.
 
-    bench/kms.sh [--rounds N] [--seconds S] [--connections 1,16,64] [--batches 1,100] [--wires native,minkms,kes] [--quick]
+    bench/kms.sh [--rounds N] [--seconds S] [--connections 1,16,64] [--batches 1,100] [--wires native,minkms,kes] [--quick] [--calls]
 
 The program is the one that MOAT_BIN names, else the newest build. With KES_BIN, that KES server runs in the same rounds, with its
-file key store, keys cached and its audit off, which is how it is fastest. Every audit line of ours is on the disk before its answer.
+file key store, keys cached and its audit off, which is how it is fastest. --calls counts instead how often a MinIO on our key manager, and Moat's own store, ask it for one object. Every audit line of ours is on the disk before its answer.
 """
 
 from __future__ import annotations
@@ -23,6 +23,7 @@ from pathlib import Path
 REPOSITORY = Path(__file__).resolve().parents[1]
 sys.path[:0] = [str(REPOSITORY / "scripts")]
 
+import kms_calls  # noqa: E402
 from harness.process import Process, end_on_signals, free_port, wait_until  # noqa: E402
 from harness.stack import moat_binary  # noqa: E402
 
@@ -139,6 +140,7 @@ def arguments() -> argparse.Namespace:
     parser.add_argument("--batches", type=numbers, default=[SINGLE, 100])
     parser.add_argument("--wires", type=lambda text: text.split(","), default=["native", "minkms", "kes"])
     parser.add_argument("--quick", action="store_true", help="one round of one second each")
+    parser.add_argument("--calls", action="store_true", help="no load: the calls per object of a MinIO and of Moat's store")
     parser.add_argument("--json", type=Path, help="a file for every single round")
     chosen = parser.parse_args()
     if chosen.quick:
@@ -150,6 +152,9 @@ def main() -> int:
     end_on_signals()
     chosen = arguments()
     with tempfile.TemporaryDirectory(prefix="moat-bench-kms-") as work:
+        if chosen.calls:
+            kms_calls.show(kms_calls.measure(Path(work)))
+            return 0
         moat = Moat(Path(work) / "moat")
         moat.folder.mkdir()
         moat.start()

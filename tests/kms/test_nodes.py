@@ -5,6 +5,7 @@ from __future__ import annotations
 import shutil
 import ssl
 import subprocess
+import time
 import urllib.error
 import urllib.request
 from concurrent.futures import ThreadPoolExecutor
@@ -111,7 +112,9 @@ def test_readiness_is_honest_about_the_database(nodes, database):
     database.sql("ALTER DATABASE postgres SET default_transaction_read_only = on")
     database.sql("SELECT pg_terminate_backend(pid) FROM pg_stat_activity WHERE application_name = 'moat'")
     wait_until("reads go on", lambda: first.ready(), 30, first.process)
+    began = time.monotonic()
     assert first.readiness("?write") == 503
+    assert time.monotonic() - began < 5, "who asks for readiness is told at once, not after all patience"
     database.sql("SET default_transaction_read_only = off", "ALTER DATABASE postgres RESET default_transaction_read_only")
     database.sql("SELECT pg_terminate_backend(pid) FROM pg_stat_activity WHERE application_name = 'moat'")
     wait_until("writes go on", lambda: first.ready("?write"), 30, first.process)

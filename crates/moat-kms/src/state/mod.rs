@@ -10,6 +10,7 @@ mod rotation;
 
 use std::collections::HashMap;
 use std::sync::{Arc, Mutex, PoisonError, RwLock};
+use std::time::Duration;
 
 use bytes::Bytes;
 use moat_meta::{Check, MetaStore, Write, prefix_end};
@@ -25,6 +26,8 @@ use crate::seal::Sealer;
 const OPENED_ROWS_MAX: usize = 10_000;
 /// How often a change is tried again when others change the same row.
 pub(crate) const CONTENTION_RETRIES: usize = 16;
+/// How long a probe may take: health checks give up after some seconds.
+const PROBE_PATIENCE: Duration = Duration::from_secs(2);
 
 pub(crate) struct State<M> {
     store: M,
@@ -159,13 +162,16 @@ impl<M: MetaStore> State<M> {
 
     /// Reads the system's row, to see whether the engine answers.
     pub(crate) async fn probe(&self) -> Result<(), Error> {
-        self.store.get(&enclave_row(&Scope::System)).await?;
-        Ok(())
+        within_patience(async {
+            self.store.get(&enclave_row(&Scope::System)).await?;
+            Ok(())
+        })
+        .await
     }
 
     /// Commits a change that changes nothing, to see whether the engine takes changes.
     pub(crate) async fn probe_write(&self) -> Result<(), Error> {
-        self.set(Write::Delete(singleton_row("probe"))).await
+        within_patience(self.set(Write::Delete(singleton_row("probe")))).await
     }
 
     /// Changes a row that exists: `change` gives the new row, or `None` to leave it. Returns the
@@ -227,6 +233,18 @@ impl<R> Opened<R> {
         }
         rows.insert(meta_key, (sealed, row));
     }
+}
+
+/// An operation waits for a database that restarts; who asks whether it is there wants to know now.
+async fn within_patience(probe: impl Future<Output = Result<(), Error>>) -> Result<(), Error> {
+    tokio::time::timeout(PROBE_PATIENCE, probe)
+        .await
+        .unwrap_or_else(|_| {
+            Err(Error::Store(moat_meta::Error::Unreachable {
+                place: "the state".into(),
+                reason: format!("no answer within {} s", PROBE_PATIENCE.as_secs()),
+            }))
+        })
 }
 
 pub(crate) fn text(meta_key: &[u8]) -> String {

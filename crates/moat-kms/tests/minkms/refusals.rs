@@ -283,6 +283,7 @@ async fn paths_and_methods_that_are_not_served_say_so() {
     ] {
         let answer = root.send(method, path, "").await;
         assert_eq!(answer.status, status.as_u16(), "{method} {path}");
+        assert_eq!(answer.headers["x-request-id"].len(), 16, "{method} {path}");
         assert_eq!(
             answer.headers["content-length"],
             answer.body.len().to_string().as_str()

@@ -9,8 +9,8 @@ use moat_kms::{Caller, Core, CoreConfig, Error, OpenError, Scope, ServerInfo};
 use moat_kms_client::wire::{Patterns, PolicyDocument};
 use moat_kms_client::{ApiKey, Identity, Privilege};
 use moat_meta::Engine;
-use moat_net::Drain;
 use moat_net::tls::{ClientAuth, Roots};
+use moat_net::{Drain, Limits};
 use moat_pki::CertificateInfo;
 use moat_types::{KeyName, SecretString, SystemClock, SystemRandom};
 
@@ -48,7 +48,7 @@ impl KmsServer {
     /// and the default key. The folder's lock must be held.
     pub(crate) async fn open(config: &Config, mut lock: FolderLock) -> Result<Self> {
         let tls = load_tls(&config.kms.tls, ClientAuth::Requested)?;
-        let listener = bind(config.kms.listen, Some(tls), FLAG)?;
+        let listener = bind(config.kms.listen, Some(tls), limits(), FLAG)?;
         let root = root_identity(&config.data)?;
         let core = open_core(&config.data, &config.kms, root).await?;
         begin(&core, config, root)
@@ -162,6 +162,16 @@ async fn open_core(data: &DataFolder, config: &KmsConfig, root: Identity) -> Res
             data.kms().display()
         ),
         Err(other) => Err(other.into()),
+    }
+}
+
+/// Ten thousand connections of clients that only keep them leave room for those that ask. An idle one
+/// takes about 32 KiB.
+fn limits() -> Limits {
+    const CONNECTIONS_MAX: usize = 16_000;
+    Limits {
+        connections_max: CONNECTIONS_MAX,
+        ..Limits::default()
     }
 }
 

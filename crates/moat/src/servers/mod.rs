@@ -40,15 +40,20 @@ impl<S: Service> Bound<S> {
 /// Looks whether an address can be listened on, without keeping it: before a first start makes
 /// files, so that a port in use changes nothing.
 pub(crate) fn probe(address: SocketAddr, flag: &str) -> Result<()> {
-    bind(address, None, flag).map(drop)
+    bind(address, None, Limits::default(), flag).map(drop)
 }
 
 /// Binds an address. The flag that chooses another one is named if it can't be had.
-fn bind(address: SocketAddr, tls: Option<ServerTls>, flag: &str) -> Result<Listener> {
+fn bind(
+    address: SocketAddr,
+    tls: Option<ServerTls>,
+    limits: Limits,
+    flag: &str,
+) -> Result<Listener> {
     let config = ListenerConfig {
         address,
         tls,
-        limits: Limits::default(),
+        limits,
     };
     match Listener::bind(config) {
         Ok(listener) => Ok(listener),

@@ -76,7 +76,7 @@ impl ProxyServer {
         }
         let admin = config
             .admin
-            .map(|address| bind(address, None, ADMIN_FLAG))
+            .map(|address| bind(address, None, Limits::default(), ADMIN_FLAG))
             .transpose()?;
         let proxy = Arc::new(Proxy::new(settings)?);
         let listeners = bound.into_iter().map(|(tls, listener)| {

@@ -7,6 +7,7 @@ use anyhow::{Context, Result};
 use moat_blob::Disk;
 use moat_crypto::KeyRing;
 use moat_meta::{Embedded, Options};
+use moat_net::Limits;
 use moat_net::tls::ClientAuth;
 use moat_store::{Parts, RootCredentials, S3Service, ServiceConfig, Settings, Store};
 use moat_types::{SystemClock, SystemRandom};
@@ -38,7 +39,7 @@ impl StoreServer {
         let store = &config.store;
         let root = root_credentials(store)?;
         let tls = load_tls(&store.tls, ClientAuth::None)?;
-        let listener = bind(store.listen, Some(tls), FLAG)?;
+        let listener = bind(store.listen, Some(tls), Limits::default(), FLAG)?;
         let (metadata, blobs) = (config.data.store_metadata(), config.data.store_blobs());
         let opened = tokio::task::spawn_blocking(move || {
             let meta = Embedded::open(metadata, Options::default())?;

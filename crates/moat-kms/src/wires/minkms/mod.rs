@@ -57,10 +57,14 @@ pub(crate) async fn answer<M: MetaStore>(
     body: Incoming,
 ) -> Response<Body> {
     let request_id = exchange.request_id;
-    match handle(front, exchange, body).await {
+    let mut response = match handle(front, exchange, body).await {
         Ok(response) => response,
         Err(refusal) => refusal.into_response(request_id),
+    };
+    if let Ok(id) = HeaderValue::from_str(request_id) {
+        response.headers_mut().insert("x-request-id", id);
     }
+    response
 }
 
 async fn handle<M: MetaStore>(
