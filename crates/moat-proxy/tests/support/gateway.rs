@@ -185,10 +185,20 @@ pub fn gateway() -> GatewayConfig {
 }
 
 pub fn front(upstream: &Server, pki: Option<&Pki>, gateway: GatewayConfig) -> Front {
+    front_with(upstream, pki, gateway, |_| {})
+}
+
+pub fn front_with(
+    upstream: &Server,
+    pki: Option<&Pki>,
+    gateway: GatewayConfig,
+    change: impl FnOnce(&mut Config),
+) -> Front {
     let scheme = if pki.is_some() { "https" } else { "http" };
     let mut config: Config = config(&[upstream.url(scheme)]);
     config.sites[0].tls = pki.map(Pki::client);
     config.mode = Mode::Gateway(Arc::new(gateway));
+    change(&mut config);
     Front::start(config, pki)
 }
 
