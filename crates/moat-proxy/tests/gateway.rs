@@ -493,6 +493,26 @@ async fn a_renamed_bucket_has_one_name_before_the_gateway() {
     assert_eq!(store.begun(), 3);
 }
 
+/// A store that decodes the path first would take these for an object, past the rules for its bucket.
+#[tokio::test]
+async fn a_bucket_s_name_cannot_hold_a_path() {
+    let mut config = gateway();
+    config.encryption = vec![rule("lake", None, Require::Kms)];
+    let (store, _server, front) = with(config);
+    for uri in [
+        "/lake%2Fk",
+        "/lake%2fk",
+        "/..",
+        "/%2E%2E/lake/k",
+        "/lake%00/k",
+    ] {
+        let put = Draft::put(uri, PayloadHash::Unsigned, "x");
+        let got = outcome(put.send(&front).await).await;
+        assert_eq!(got, (400, "InvalidBucketName".to_owned()), "{uri}");
+    }
+    assert_eq!(store.begun(), 0);
+}
+
 #[tokio::test]
 async fn what_is_not_carried_is_said_so() {
     let (store, _server, front) = world();

@@ -187,6 +187,9 @@ impl Gateway {
         if address.bucket.is_none() && request.path != "/" {
             return Err(ErrorCode::InvalidUri.into());
         }
+        if !address.bucket.iter().all(|name| is_plain_name(name)) {
+            return Err(ErrorCode::InvalidBucketName.into());
+        }
         let query = Query::parse(request.query)?;
         let operation = Operation::resolve(&head.method, &address, &query, &head.headers)?;
         Ok(Target {
@@ -230,6 +233,9 @@ impl Gateway {
         let Some(source) = CopySource::from_headers(headers)? else {
             return Err(ErrorCode::InvalidRequest.into());
         };
+        if !is_plain_name(&source.bucket) {
+            return Err(ErrorCode::InvalidBucketName.into());
+        }
         let there = self.routes.find(Some(&source.bucket))?;
         if there.store != place.store {
             return Err(S3Error::new(
@@ -280,6 +286,14 @@ impl Gateway {
             _ => Vec::new(),
         }
     }
+}
+
+/// Whether a name can be only that of a bucket, old buckets with capitals and underscores included. A
+/// store that decodes `/a%2Fb` would take it for the object `b` of `a`, which is neither what the
+/// policies were asked nor what the rules are about.
+fn is_plain_name(name: &str) -> bool {
+    let plain = |b: u8| b.is_ascii_alphanumeric() || matches!(b, b'-' | b'.' | b'_');
+    name.bytes().all(plain) && name.bytes().any(|b| b.is_ascii_alphanumeric())
 }
 
 /// Every key of the document must be one that may be deleted.
