@@ -91,8 +91,9 @@ async fn rotate(to: Option<String>, args: KmsClientArgs) -> Result<ExitCode> {
     );
     if let Some(to) = &to {
         text.push_str(&format!(
-            "Before the next start set kms.hsm_key to {to:?} on every node. Keep the old key as long as\n\
-             there are backups that were taken under it.\n"
+            "Before the next start set kms.hsm_key to {to:?} on every node, and take MOAT_HSM_KEY and\n\
+             MINIO_KMS_HSM_KEY out of its environment, which win over it. Keep the old key as long as there are\n\
+             backups that were taken under it.\n"
         ));
     }
     print::out(&text)?;
