@@ -27,7 +27,7 @@ mod peer;
 pub mod proxy_protocol;
 mod request_id;
 mod socket;
-mod strict;
+pub mod strict;
 mod tunnel;
 mod workers;
 

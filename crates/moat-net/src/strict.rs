@@ -6,9 +6,9 @@
 //! (sections 2.2, 5.2, 6.1 and 6.3). hyper repairs: it takes a bare LF for a line's end, and drops the
 //! length silently.
 //!
-//! So the bytes are looked at on their way to it. [`Strict`] follows the framing of requests as far as
-//! it must, to know where heads are, and overwrites the byte that completes the fault with a NUL,
-//! which no head may contain: hyper answers 400 and closes. Should the two ever disagree about
+//! So the bytes are looked at on their way to it. [`Guard`] follows the framing of requests as far as
+//! it must, to know where heads are, and overwrites the byte that completes the fault, and all that
+//! follow, with NULs, which no head may contain: hyper answers 400 and closes. Should the two ever disagree about
 //! framing, the worst is such a 400.
 
 use std::io::{self, IoSlice};
@@ -22,6 +22,9 @@ use crate::activity::Activity;
 
 /// What a spoilt byte becomes.
 const FAULT: u8 = 0;
+/// What it becomes between chunks, where extensions and trailers may hold a NUL: a CR, which only LF
+/// may follow.
+const FAULT_IN_CHUNKS: u8 = b'\r';
 /// The longest line that matters here; what is longer is refused if it is a length, a coding or the
 /// size of a chunk. No more of a line is kept while its end is awaited.
 const LINE_BYTES_MAX: usize = 1024;
@@ -90,8 +93,10 @@ impl<T: AsyncWrite + Unpin> AsyncWrite for Strict<T> {
 
 /// Follows the requests of one connection.
 #[derive(Default)]
-struct Guard {
+pub struct Guard {
     state: State,
+    /// Heads that have ended.
+    heads: u64,
     /// The beginning of a line whose end has not come.
     line: Vec<u8>,
     /// Whether what came of that line last was a CR.
@@ -132,12 +137,17 @@ struct Framing {
 struct Fault;
 
 impl Guard {
+    /// Requests whose heads have ended, as far as it followed them.
+    pub const fn heads(&self) -> u64 {
+        self.heads
+    }
+
     /// Looks at what was read, and spoils it at the first fault.
-    fn inspect(&mut self, bytes: &mut [u8]) {
+    pub fn inspect(&mut self, bytes: &mut [u8]) {
         let mut at = 0;
         while at < bytes.len() {
             match &mut self.state {
-                State::Refused => return,
+                State::Refused => return bytes[at..].fill(FAULT),
                 State::Body(left) | State::Chunk(left) => {
                     let here = (*left).min((bytes.len() - at) as u64);
                     *left -= here;
@@ -156,13 +166,16 @@ impl Guard {
                         self.keep(rest);
                         return;
                     };
+                    let fault = match self.state {
+                        State::Head(_) => FAULT,
+                        _ => FAULT_IN_CHUNKS,
+                    };
                     let outcome = self.end_line(&rest[..end]);
-                    if outcome.is_err() {
-                        bytes[at + end] = FAULT;
-                        self.state = State::Refused;
-                        return;
-                    }
                     at += end + 1;
+                    if outcome.is_err() {
+                        bytes[at - 1] = fault;
+                        self.state = State::Refused;
+                    }
                 }
             }
         }
@@ -200,7 +213,10 @@ impl Guard {
         self.state = match &mut self.state {
             State::Head(framing) => match framing.take_line(line)? {
                 None => return Ok(()),
-                Some(next) => next,
+                Some(next) => {
+                    self.heads += 1;
+                    next
+                }
             },
             State::ChunkSize => match chunk_size(line)? {
                 0 => State::Trailers,
@@ -321,9 +337,27 @@ mod tests {
         for piece in bytes.chunks_mut(piece.max(1)) {
             guard.inspect(piece);
         }
-        let found = bytes.iter().position(|byte| *byte == FAULT);
+        let found = bytes
+            .iter()
+            .zip(text.as_bytes())
+            .position(|(now, then)| now != then);
         assert_eq!(found.is_some(), matches!(guard.state, State::Refused));
         found
+    }
+
+    #[test]
+    fn nothing_passes_behind_a_fault() {
+        let mut guard = Guard::default();
+        let text =
+            b"PUT / HTTP/1.1\r\ntransfer-encoding: chunked\r\n\r\n4;x\ny\r\ndata\r\n0\r\n\r\n";
+        let mut bytes = text.to_vec();
+        guard.inspect(&mut bytes);
+        let after = text.iter().position(|byte| *byte == b'x').unwrap() + 1;
+        assert_eq!(bytes[after], FAULT_IN_CHUNKS);
+        assert!(bytes[after + 1..].iter().all(|byte| *byte == FAULT));
+        let mut more = *b"GET / HTTP/1.1\r\n\r\n";
+        guard.inspect(&mut more);
+        assert_eq!(more, [FAULT; 18]);
     }
 
     fn check_refused(head: &str) {
