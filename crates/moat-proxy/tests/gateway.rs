@@ -524,6 +524,7 @@ async fn what_is_not_carried_is_said_so() {
         ),
         (Draft::get("//k"), 400, "InvalidURI"),
         (Draft::get("/b?session"), 501, "NotImplemented"),
+        (Draft::get("/b/k?tagging&acl"), 400, "InvalidRequest"),
         (
             Draft::put("/b/k", PayloadHash::Unsigned, "x")
                 .with("x-amz-server-side-encryption-customer-key", "x"),

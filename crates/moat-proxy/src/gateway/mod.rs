@@ -191,6 +191,10 @@ impl Gateway {
             return Err(ErrorCode::InvalidBucketName.into());
         }
         let query = Query::parse(request.query)?;
+        if Operation::is_ambiguous(&address, &query) {
+            // The policies would be asked about one of them, and the store might do the other.
+            return Err(ErrorCode::InvalidRequest.into());
+        }
         let operation = Operation::resolve(&head.method, &address, &query, &head.headers)?;
         Ok(Target {
             operation,

@@ -248,6 +248,18 @@ impl Operation {
         }
     }
 
+    /// Whether a request about a bucket or an object names more than one operation, as `?acl&tagging`
+    /// does: [`Self::resolve`] takes the first one, another server may take the second.
+    pub fn is_ambiguous(address: &Address<'_>, query: &Query<'_>) -> bool {
+        let table = match (&address.bucket, &address.key) {
+            (None, _) => return false,
+            (Some(_), None) => BUCKET_SUBRESOURCES,
+            (Some(_), Some(_)) => OBJECT_SUBRESOURCES,
+        };
+        let names = |name: &str| table.iter().any(|row| row.parameter == name);
+        query.iter().filter(|(name, _)| names(name)).count() > 1
+    }
+
     /// The code that says "this is not configured", for GETs of configurations that a bucket or
     /// object may lack. `None` where an empty document or something else is the answer.
     pub const fn absent_configuration(self) -> Option<ErrorCode> {
