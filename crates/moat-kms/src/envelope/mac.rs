@@ -23,7 +23,7 @@ fn mac_key(version: &VersionRow) -> hmac::Key {
         (Some(imported), _) => imported.expose(),
         (None, Algorithm::HmacSha256) => version.material.expose(),
         (None, Algorithm::Aes256 | Algorithm::ChaCha20) => {
-            let derived = hmac::sign(version.material.hmac(), b"moat kms mac key v1");
+            let derived = hmac::sign(&version.material.hmac(), b"moat kms mac key v1");
             return hmac::Key::new(hmac::HMAC_SHA256, derived.as_ref());
         }
     };

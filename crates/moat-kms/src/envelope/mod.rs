@@ -175,7 +175,7 @@ fn operation_key(version: &VersionRow, salt: &[u8]) -> LessSafeKey {
         Algorithm::ChaCha20 => (&CHACHA20_POLY1305, b"moat kms operation key v1 chacha20"),
         Algorithm::Aes256 | Algorithm::HmacSha256 => (&AES_256_GCM, b"moat kms operation key v1"),
     };
-    let mut derivation = hmac::Context::with_key(version.material.hmac());
+    let mut derivation = hmac::Context::with_key(&version.material.hmac());
     derivation.update(label);
     derivation.update(salt);
     let derived = Zeroizing::new(
