@@ -40,6 +40,6 @@ pub use limits::Limits;
 pub use listener::{Listener, ListenerConfig, ProxyProtocolFrom, Service};
 pub use open_files::raise_open_files_limit;
 pub use peer::{ClientKey, Peer};
-pub use request_id::request_id;
+pub use request_id::{RequestIds, request_id};
 pub use tunnel::Offer;
 pub use workers::Workers;

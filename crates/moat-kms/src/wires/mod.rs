@@ -29,7 +29,7 @@ use hyper::body::Incoming;
 use moat_kms_client::Identity;
 use moat_meta::MetaStore;
 use moat_net::access_log::{self, Access};
-use moat_net::{Body, Peer, Service};
+use moat_net::{Body, Peer, RequestIds, Service};
 use moat_types::{EnclaveName, Random};
 
 use crate::core::{Caller, Core};
@@ -71,7 +71,7 @@ impl<M: MetaStore> KmsServer<M> {
         Self(Arc::new(Front {
             core,
             info,
-            random,
+            request_ids: RequestIds::new(random),
             started: Instant::now(),
             kes: KesFront::new(enclave),
             bodies: Bodies::default(),
@@ -90,7 +90,7 @@ impl<M: MetaStore> KmsServer<M> {
 impl<M: MetaStore> Service for KmsServer<M> {
     async fn call(&self, peer: &Arc<Peer>, request: Request<Incoming>) -> Response<Body> {
         let started = Instant::now();
-        let request_id = moat_net::request_id(&*self.0.random);
+        let request_id = self.0.request_ids.next();
         let (head, body) = request.into_parts();
         let mut bytes_in = 0;
         let exchange = Exchange {
@@ -125,7 +125,7 @@ impl<M: MetaStore> Service for KmsServer<M> {
 pub(crate) struct Front<M> {
     pub(crate) core: Arc<Core<M>>,
     pub(crate) info: ServerInfo,
-    pub(crate) random: Arc<dyn Random>,
+    request_ids: RequestIds,
     /// When this server began to serve.
     pub(crate) started: Instant,
     pub(crate) kes: KesFront,

@@ -10,7 +10,7 @@ use hyper::body::Incoming;
 use moat_blob::BlobStore;
 use moat_meta::MetaStore;
 use moat_net::health::Probe;
-use moat_net::{Body, Peer, Service, access_log, health, request_id};
+use moat_net::{Body, Peer, RequestIds, Service, access_log, health};
 use moat_s3::ErrorCode;
 use moat_s3::authenticate::Authenticator;
 use moat_s3::request::{Address, BaseDomains, CustomerKey, Operation, Query};
@@ -54,6 +54,7 @@ pub struct S3Service<M, B> {
     trusted_proxies: Vec<IpAddr>,
     host_id: String,
     pub(super) body_idle_timeout: Duration,
+    request_ids: RequestIds,
 }
 
 /// What a request is about.
@@ -74,6 +75,7 @@ impl<M: MetaStore, B: BlobStore> S3Service<M, B> {
             trusted_proxies: config.trusted_proxies,
             host_id: config.host_id,
             body_idle_timeout: BODY_IDLE_TIMEOUT,
+            request_ids: RequestIds::new(Arc::clone(&store.random)),
             store,
         }
     }
@@ -81,7 +83,7 @@ impl<M: MetaStore, B: BlobStore> S3Service<M, B> {
     /// Answers a request about an object, a bucket or the service.
     async fn answer(&self, peer: &Arc<Peer>, request: Request<Incoming>) -> Response<Body> {
         let started = Instant::now();
-        let id = request_id(&*self.store.random);
+        let id = self.request_ids.next();
         let mut operation = None;
         let (parts, result) = if request.uri().path() == REWRAP_PATH {
             let result = self.rewrap(&request).await;
