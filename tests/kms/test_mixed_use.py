@@ -26,6 +26,8 @@ from harness.process import wait_until
 from harness.stack import Ports, Stack, moat_binary
 
 SECONDS = float(os.environ.get("MOAT_MIXED_SECONDS", "15"))
+# Reading the audit of an hour, and removing what was written, take as long again at most.
+pytestmark = pytest.mark.timeout(2 * SECONDS + 240)
 KEY = "minio-shared"
 # Items of a batch: the lines of a batch are written together.
 BATCH = 100
