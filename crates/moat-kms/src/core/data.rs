@@ -296,10 +296,9 @@ impl<M: MetaStore> Core<M> {
         let scope = Scope::Enclave(enclave.clone());
         let mut trail = self.trail_of(caller, &scope, command, item);
         let result = async {
-            let rights = self.rights(caller, &scope, command).await?;
-            rights.check(command, Some(item.key().as_str()))?;
-            let row = self.key(rights.enclave()?, enclave, item.key()).await?;
-            check_usable(item.key(), &row)?;
+            let row = self
+                .usable_key(caller, &scope, enclave, item.key(), command)
+                .await?;
             let (version, value) = work(item, &row)?;
             trail.version(version);
             Ok(value)
