@@ -3,6 +3,7 @@
 use std::fmt;
 
 use http::Request;
+use hyper::client::conn::TrySendError;
 
 use crate::{Body, BoxError};
 
@@ -49,6 +50,26 @@ impl ClientError {
             source: source.into(),
             request: None,
         }))
+    }
+
+    /// What it means that hyper could not send a request or read the head of its answer.
+    pub(super) fn of_sending(mut error: TrySendError<Request<Body>>, reused: bool) -> Self {
+        let unsent = error.take_message();
+        let error = error.into_error();
+        let kind = if unsent.is_some() {
+            ClientErrorKind::NotSent
+        } else if error.is_user() {
+            ClientErrorKind::RequestBody
+        } else if error.is_parse() {
+            ClientErrorKind::BadAnswer
+        } else {
+            ClientErrorKind::Closed
+        };
+        let error = Self::new(kind, error).on_reused(reused);
+        match unsent {
+            Some(request) => error.returning(request),
+            None => error,
+        }
     }
 
     pub(super) fn returning(mut self, request: Request<Body>) -> Self {

@@ -20,7 +20,6 @@ use hyper_util::rt::{TokioExecutor, TokioIo, TokioTimer};
 use tokio::time::Instant;
 
 use super::connect::Stream;
-use super::wire::kind_of;
 use super::{ClientError, ClientErrorKind, Endpoint};
 use crate::{Body, BoxError};
 
@@ -119,15 +118,9 @@ impl Multiplexed {
                     _counted: counted,
                 })
             })),
-            Err(mut error) => {
-                let unsent = error.take_message();
-                let error = error.into_error();
-                let kind = match unsent {
-                    Some(_) => ClientErrorKind::NotSent,
-                    None => kind_of(&error),
-                };
-                let error = ClientError::new(kind, error).on_reused(self.reused);
-                Err(match unsent {
+            Err(error) => {
+                let mut error = ClientError::of_sending(error, self.reused);
+                Err(match error.take_request() {
                     Some(mut request) => {
                         // As it was: the next connection may be of HTTP/1.1.
                         request.headers_mut().extend(host.map(|host| (HOST, host)));

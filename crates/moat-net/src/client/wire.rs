@@ -117,19 +117,7 @@ impl Wire {
                 });
                 Ok(response)
             }
-            Err(mut error) => {
-                let unsent = error.take_message();
-                let error = error.into_error();
-                let kind = match unsent {
-                    Some(_) => ClientErrorKind::NotSent,
-                    None => kind_of(&error),
-                };
-                let error = ClientError::new(kind, error).on_reused(self.reused);
-                Err(match unsent {
-                    Some(request) => error.returning(request),
-                    None => error,
-                })
-            }
+            Err(error) => Err(ClientError::of_sending(error, self.reused)),
         }
     }
 }
@@ -149,17 +137,6 @@ impl Wire {
         let offer = Offer::new(left.io.into_inner(), left.read_buf);
         response.extensions_mut().insert(offer);
         Ok(response)
-    }
-}
-
-/// What an error of hyper means for the request.
-pub(super) fn kind_of(error: &hyper::Error) -> ClientErrorKind {
-    if error.is_user() {
-        ClientErrorKind::RequestBody
-    } else if error.is_parse() {
-        ClientErrorKind::BadAnswer
-    } else {
-        ClientErrorKind::Closed
     }
 }
 
