@@ -8,9 +8,8 @@
 
 #![allow(clippy::print_stdout, clippy::unwrap_used, reason = "a measuring tool")]
 
-use std::fs;
-use std::io::{BufRead as _, BufReader};
-use std::process::{Child, Command, Stdio};
+mod rig;
+
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
 use std::time::{Duration, Instant};
@@ -20,17 +19,15 @@ use http::{HeaderMap, Method, Request, Response, Uri};
 use http_body::Frame;
 use http_body_util::{BodyExt as _, StreamBody};
 use hyper::body::Incoming;
-use moat_net::tls::{ClientAuth, ClientTls, ClientTlsConfig, Roots, ServerTls};
-use moat_net::{
-    Body, ClientConfig, Drain, Endpoint, HttpClient, Limits, Listener, ListenerConfig, Peer,
-    Service,
-};
+use moat_net::{Body, ClientConfig, Endpoint, HttpClient, Peer, Service};
 use moat_proxy::gateway::{GatewayConfig, KeySource, Store, User};
 use moat_proxy::{Config, Mode, Proxy, Upstream};
 use moat_s3::chunked::{ChunkedEncoder, Framing, encoded_length};
 use moat_s3::policy::Policy;
 use moat_s3::sigv4::{Credentials, PayloadHash, Signer};
 use moat_types::{Clock as _, SecretString, SystemClock};
+
+use rig::{Process, client_tls, make_certificate, serve};
 
 const LARGE: u64 = 64 * 1024 * 1024;
 /// As the SDKs have them.
@@ -40,7 +37,7 @@ fn main() {
     let args: Vec<_> = std::env::args().collect();
     let runtime = tokio::runtime::Runtime::new().unwrap();
     match args.get(1).map(String::as_str) {
-        Some("respond") => runtime.block_on(serve(&args[2], args[3] == "tls", Arc::new(Drop))),
+        Some("respond") => runtime.block_on(serve(&args[2], args[3] == "tls", Arc::new(Sink))),
         Some("proxy") => runtime.block_on(proxy(&args[2], args[3] == "tls", &args[4], &args[5])),
         seconds => {
             let seconds = seconds.map_or(3, |text| text.parse().unwrap());
@@ -51,9 +48,9 @@ fn main() {
 }
 
 /// Reads what it is sent.
-struct Drop;
+struct Sink;
 
-impl Service for Drop {
+impl Service for Sink {
     async fn call(&self, _: &Arc<Peer>, request: Request<Incoming>) -> Response<Body> {
         let mut body = request.into_body();
         while let Some(frame) = body.frame().await {
@@ -89,72 +86,6 @@ async fn proxy(dir: &str, tls: bool, mode: &str, upstream: &str) {
         config.mode = Mode::Gateway(Arc::new(GatewayConfig::new(vec![user], store)));
     }
     serve(dir, tls, Arc::new(Proxy::new(config).unwrap())).await;
-}
-
-async fn serve<S: Service>(dir: &str, tls: bool, service: Arc<S>) {
-    let file = |name| format!("{dir}/{name}");
-    let load = || ServerTls::load(file("crt"), file("key"), ClientAuth::None).unwrap();
-    let listener = Listener::bind(ListenerConfig {
-        address: "127.0.0.1:0".parse().unwrap(),
-        tls: tls.then(load),
-        limits: Limits::default(),
-    })
-    .unwrap();
-    let scheme = if tls { "https" } else { "http" };
-    println!("{scheme}://{}", listener.local_addr());
-    listener.serve(service, Drain::new()).await;
-}
-
-fn client_tls(dir: &str) -> ClientTls {
-    ClientTls::load(ClientTlsConfig {
-        roots: Roots {
-            files: vec![format!("{dir}/crt").into()],
-            ..Roots::default()
-        },
-        ..ClientTlsConfig::default()
-    })
-    .unwrap()
-}
-
-/// A server in a process of its own.
-struct Process {
-    child: Child,
-    url: String,
-}
-
-impl Process {
-    fn start(args: &[&str]) -> Self {
-        let mut child = Command::new(std::env::current_exe().unwrap())
-            .args(args)
-            .stdout(Stdio::piped())
-            .spawn()
-            .unwrap();
-        let mut url = String::new();
-        let stdout = child.stdout.take().unwrap();
-        BufReader::new(stdout).read_line(&mut url).unwrap();
-        let url = url.trim().to_owned();
-        Self { child, url }
-    }
-
-    /// User and system time so far, in seconds.
-    fn cpu(&self) -> f64 {
-        let stat = fs::read_to_string(format!("/proc/{}/stat", self.child.id())).unwrap();
-        let fields: Vec<_> = stat
-            .rsplit(')')
-            .next()
-            .unwrap()
-            .split_whitespace()
-            .collect();
-        let ticks = |index: usize| fields[index].parse::<f64>().unwrap();
-        (ticks(11) + ticks(12)) / 100.0
-    }
-}
-
-impl std::ops::Drop for Process {
-    fn drop(&mut self) {
-        let _ = self.child.kill();
-        let _ = self.child.wait();
-    }
 }
 
 /// An upload, signed and framed once.
@@ -220,13 +151,7 @@ impl<S: futures_util::Stream<Item = usize> + Send + 'static> Frames for S {
 
 async fn measure(time: Duration, row: &str) {
     let dir = tempfile::tempdir().unwrap();
-    let key = rcgen::KeyPair::generate().unwrap();
-    let cert = rcgen::CertificateParams::new(vec!["127.0.0.1".to_owned()])
-        .unwrap()
-        .self_signed(&key)
-        .unwrap();
-    fs::write(dir.path().join("crt"), cert.pem()).unwrap();
-    fs::write(dir.path().join("key"), key.serialize_pem()).unwrap();
+    make_certificate(dir.path());
     let dir = dir.path().to_str().unwrap();
     println!(
         "{:<44}{:>12}{:>12}{:>14}",

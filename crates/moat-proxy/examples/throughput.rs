@@ -8,9 +8,10 @@
 
 #![allow(clippy::print_stdout, clippy::unwrap_used, reason = "a measuring tool")]
 
+mod rig;
+
 use std::fs;
-use std::io::{BufRead as _, BufReader};
-use std::process::{Child, Command, Stdio};
+use std::process::Command;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
 use std::time::{Duration, Instant};
@@ -21,12 +22,10 @@ use http::{Request, Response};
 use http_body::Frame;
 use http_body_util::{BodyExt as _, StreamBody};
 use hyper::body::Incoming;
-use moat_net::tls::{ClientAuth, ClientTls, ClientTlsConfig, Roots, ServerTls};
-use moat_net::{
-    Body, ClientConfig, Drain, Endpoint, HttpClient, Limits, Listener, ListenerConfig, Peer,
-    Service,
-};
+use moat_net::{Body, ClientConfig, Endpoint, HttpClient, Peer, Service};
 use moat_proxy::{Config, Proxy, Upstream};
+
+use rig::{Process, client_tls, make_certificate, serve};
 
 /// What a store reads, opens and hands over at a time.
 const PIECE: usize = 256 * 1024;
@@ -70,87 +69,17 @@ impl Service for Responder {
 
 async fn respond(dir: &str) {
     let service = Arc::new(Responder(Bytes::from(vec![b'm'; PIECE])));
-    listen(dir, service).await;
+    serve(dir, true, service).await;
 }
 
 async fn proxy(dir: &str, upstream: &str) {
     let mut config = Config::new(vec![Upstream::parse(upstream).unwrap()]);
     config.sites[0].tls = Some(client_tls(dir));
-    listen(dir, Arc::new(Proxy::new(config).unwrap())).await;
+    serve(dir, true, Arc::new(Proxy::new(config).unwrap())).await;
 }
 
-async fn listen<S: Service>(dir: &str, service: Arc<S>) {
-    let file = |name| format!("{dir}/{name}");
-    let tls = ServerTls::load(file("crt"), file("key"), ClientAuth::None).unwrap();
-    let listener = Listener::bind(ListenerConfig {
-        address: "127.0.0.1:0".parse().unwrap(),
-        tls: Some(tls),
-        limits: Limits::default(),
-    })
-    .unwrap();
-    println!("https://{}", listener.local_addr());
-    listener.serve(service, Drain::new()).await;
-}
-
-fn client_tls(dir: &str) -> ClientTls {
-    ClientTls::load(ClientTlsConfig {
-        roots: Roots {
-            files: vec![format!("{dir}/crt").into()],
-            ..Roots::default()
-        },
-        ..ClientTlsConfig::default()
-    })
-    .unwrap()
-}
-
-/// A server in a process of its own.
-struct Process {
-    child: Child,
-    url: String,
-}
-
-impl Process {
-    fn start(args: &[&str]) -> Self {
-        let mut child = Command::new(std::env::current_exe().unwrap())
-            .args(args)
-            .stdout(Stdio::piped())
-            .spawn()
-            .unwrap();
-        let mut url = String::new();
-        let stdout = child.stdout.take().unwrap();
-        BufReader::new(stdout).read_line(&mut url).unwrap();
-        let url = url.trim().to_owned();
-        Self { child, url }
-    }
-
-    /// User and system time so far of the process and its children, in seconds.
-    fn cpu(&self) -> f64 {
-        self.pids().iter().map(|pid| cpu_of(*pid)).sum()
-    }
-
-    fn pids(&self) -> Vec<u32> {
-        let pid = self.child.id();
-        let children = fs::read_to_string(format!("/proc/{pid}/task/{pid}/children"));
-        let children = children.unwrap_or_default();
-        let children = children.split_whitespace().map(|pid| pid.parse().unwrap());
-        std::iter::once(pid).chain(children).collect()
-    }
-
-    fn rss_mib(&self) -> u64 {
-        self.pids().iter().map(|pid| rss_kib_of(*pid)).sum::<u64>() / 1024
-    }
-}
-
-fn cpu_of(pid: u32) -> f64 {
-    let stat = fs::read_to_string(format!("/proc/{pid}/stat")).unwrap();
-    let fields: Vec<_> = stat
-        .rsplit(')')
-        .next()
-        .unwrap()
-        .split_whitespace()
-        .collect();
-    let ticks = |index: usize| fields[index].parse::<f64>().unwrap();
-    (ticks(11) + ticks(12)) / 100.0
+fn rss_mib(process: &Process) -> u64 {
+    process.pids().into_iter().map(rss_kib_of).sum::<u64>() / 1024
 }
 
 fn rss_kib_of(pid: u32) -> u64 {
@@ -196,29 +125,12 @@ fn nginx(binary: &str, dir: &str, upstream: &str) -> Process {
         std::thread::yield_now();
     }
     let url = format!("https://127.0.0.1:{port}");
-    Process { child, url }
-}
-
-impl Drop for Process {
-    fn drop(&mut self) {
-        // nginx ends its workers on SIGTERM only.
-        let _ = Command::new("kill")
-            .arg(self.child.id().to_string())
-            .status();
-        let _ = self.child.wait();
-    }
+    Process::new(child, url)
 }
 
 async fn measure(time: Duration, row: &str) {
     let dir = tempfile::tempdir().unwrap();
-    let key = rcgen::KeyPair::generate().unwrap();
-    let names = vec!["127.0.0.1".to_owned()];
-    let cert = rcgen::CertificateParams::new(names)
-        .unwrap()
-        .self_signed(&key)
-        .unwrap();
-    fs::write(dir.path().join("crt"), cert.pem()).unwrap();
-    fs::write(dir.path().join("key"), key.serialize_pem()).unwrap();
+    make_certificate(dir.path());
     let dir = dir.path().to_str().unwrap();
 
     let responder = Process::start(&["respond", dir]);
@@ -274,7 +186,7 @@ async fn measure(time: Duration, row: &str) {
         }
     }
     for (name, target) in &targets {
-        println!("memory {name:<8}{:>5} MiB", target.rss_mib());
+        println!("memory {name:<8}{:>5} MiB", rss_mib(target));
     }
 }
 
