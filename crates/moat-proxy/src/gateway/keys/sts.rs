@@ -1,4 +1,4 @@
-//! Keys from an STS: AssumeRoleWithWebIdentity (AWS STS API reference; MinIO and Moat speak it, too).
+//! Keys from an STS: AssumeRoleWithWebIdentity (AWS STS API reference; MinIO speaks it, too).
 
 use std::path::PathBuf;
 use std::time::Duration;
