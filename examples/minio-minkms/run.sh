@@ -113,7 +113,9 @@ wait_for MinIO "$folder/minio.log" "$mc" ready example
 # ---- 4. Encrypted objects, and the line that each key release left. ----
 
 "$mc" admin kms key status example
-"$mc" admin kms key list example | grep -q lake-key || "$mc" admin kms key create example lake-key
+# Listed into a variable: `grep -q` leaves at its first match, and the lister that is still writing then fails the pipeline.
+keys=$("$mc" admin kms key list example)
+[[ $keys == *lake-key* ]] || "$mc" admin kms key create example lake-key
 "$mc" mb --ignore-existing example/lake
 "$mc" encrypt set sse-kms lake-key example/lake
 echo 'a secret of the lake' | "$mc" pipe example/lake/by-rule
