@@ -41,5 +41,5 @@ pub use listener::{Listener, ListenerConfig, ProxyProtocolFrom, Service};
 pub use open_files::raise_open_files_limit;
 pub use peer::{ClientKey, Peer};
 pub use request_id::{RequestIds, request_id};
-pub use tunnel::Offer;
+pub use tunnel::{Offer, TUNNEL_IDLE_TIMEOUT};
 pub use workers::Workers;

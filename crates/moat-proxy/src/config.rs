@@ -301,6 +301,8 @@ pub struct Config {
     pub read_timeout: Duration,
     /// See [`WRITE_TIMEOUT`].
     pub write_timeout: Duration,
+    /// See [`moat_net::TUNNEL_IDLE_TIMEOUT`].
+    pub tunnel_idle_timeout: Duration,
     /// See [`LIVENESS_CHECK_EVERY`].
     pub liveness_check_every: Duration,
     /// Drop the KMS key id from HEAD answers given on plain listeners.
@@ -347,6 +349,7 @@ impl Config {
             body_idle_timeout: BODY_IDLE_TIMEOUT,
             read_timeout: READ_TIMEOUT,
             write_timeout: WRITE_TIMEOUT,
+            tunnel_idle_timeout: moat_net::TUNNEL_IDLE_TIMEOUT,
             liveness_check_every: LIVENESS_CHECK_EVERY,
             hide_key_id_on_plain: true,
             upstream_http2: false,

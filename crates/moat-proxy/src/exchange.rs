@@ -97,7 +97,8 @@ pub(crate) async fn answer(
             if let Some(record) = record {
                 record.write(0, true);
             }
-            upgrade::pass_on(response, upgrades, flight)
+            let silence = state.config.tunnel_idle_timeout;
+            upgrade::pass_on(response, upgrades, silence, flight)
                 .unwrap_or_else(|| refuse(state, peer, &head, began, Refusal::NoAnswer))
         }
         Err(refusal) => refuse(state, peer, &head, began, refusal),

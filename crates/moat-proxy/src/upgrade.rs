@@ -4,6 +4,8 @@
 //! request without a body that a client sent over HTTP/1.1. What the upstream answers is passed on
 //! in the same way; with a 101 the listener joins both connections.
 
+use std::time::Duration;
+
 use http::header::{CONNECTION, UPGRADE};
 use http::request::Parts;
 use http::{HeaderMap, HeaderValue, Response, Version};
@@ -31,11 +33,12 @@ pub(crate) fn ask(headers: &mut HeaderMap, protocol: HeaderValue) {
     headers.insert(UPGRADE, protocol);
 }
 
-/// Passes a 101 on; `flight` is over when the tunnel is. `None`: it is no answer that a client can
-/// be given, since nothing was offered.
+/// Passes a 101 on; `flight` is over when the tunnel is, which may be silent for `idle_timeout`. `None`:
+/// it is no answer that a client can be given, since nothing was offered.
 pub(crate) fn pass_on(
     mut response: Response<Body>,
     was_wanted: bool,
+    idle_timeout: Duration,
     flight: Flight,
 ) -> Option<Response<Body>> {
     let offer = response.extensions_mut().remove::<Offer>()?;
@@ -48,6 +51,8 @@ pub(crate) fn pass_on(
     if let Some(protocol) = protocol {
         ask(headers, protocol);
     }
-    response.extensions_mut().insert(offer.holding(flight));
+    response
+        .extensions_mut()
+        .insert(offer.idle_after(idle_timeout).holding(flight));
     Some(response)
 }

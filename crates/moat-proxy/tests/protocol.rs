@@ -4,6 +4,8 @@
 
 mod support;
 
+use std::time::Duration;
+
 use http::{Request, Response, StatusCode};
 use http_body_util::BodyExt as _;
 use hyper::body::Incoming;
@@ -54,6 +56,22 @@ async fn an_upgrade_is_passed_on_and_counts_as_a_request_until_it_ends() {
     assert_eq!(&echoed, b"\x81\x02\n\n");
     assert_eq!(front.in_flight(), 1);
     drop(stream);
+    front.until(|front| front.in_flight() == 0).await;
+}
+
+#[tokio::test]
+async fn an_upgrade_that_falls_silent_ends_after_its_limit() {
+    let (url, _heads) = raw_upstream(echo_after_101).await;
+    let mut config = config(&[url]);
+    config.tunnel_idle_timeout = Duration::from_millis(50);
+    let front = Front::start(config, None);
+    let mut stream = front.connect().await;
+    stream.write_all(UPGRADE.as_bytes()).await.unwrap();
+    let answer = soon(support::read_head(&mut stream)).await.unwrap();
+    assert!(answer.starts_with("HTTP/1.1 101 "), "{answer}");
+    let mut rest = Vec::new();
+    soon(stream.read_to_end(&mut rest)).await.unwrap();
+    assert_eq!(rest, b"");
     front.until(|front| front.in_flight() == 0).await;
 }
 

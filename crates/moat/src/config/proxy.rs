@@ -5,9 +5,9 @@ use std::net::{IpAddr, SocketAddr};
 use std::path::PathBuf;
 use std::time::Duration;
 
-use moat_net::Endpoint;
 use moat_net::limits::CONNECTIONS_MAX;
 use moat_net::tls::Versions;
+use moat_net::{Endpoint, TUNNEL_IDLE_TIMEOUT};
 use moat_proxy::config::{
     Balance, DNS_TTL, FAIL_BACK_AFTER, PassCertificate, ProxyProtocol, SLOW_START,
 };
@@ -68,6 +68,7 @@ pub(crate) struct ProxyConfig {
     pub(crate) slow_start: Duration,
     pub(crate) fail_back_after: Duration,
     pub(crate) dns_ttl: Duration,
+    pub(crate) tunnel_idle: Duration,
     pub(crate) drain: Duration,
     pub(crate) trusted_proxies: Vec<Network>,
     pub(crate) accept_proxy_protocol: Vec<Network>,
@@ -232,6 +233,7 @@ pub(super) fn read(reader: &mut Reader<'_>, data: &DataFolder) -> ProxyConfig {
             duration::parse,
         ),
         dns_ttl: time(reader, "proxy.dns_ttl", DNS_TTL, above_zero),
+        tunnel_idle: time(reader, "proxy.tunnel_idle", TUNNEL_IDLE_TIMEOUT, above_zero),
         drain: time(reader, "proxy.drain", DRAIN_DEFAULT, above_zero),
         trusted_proxies: reader.list("proxy.trusted_proxies", Network::parse),
         accept_proxy_protocol: reader.list("proxy.accept_proxy_protocol", Network::parse),

@@ -276,6 +276,7 @@ pub(crate) const SETTINGS: &[Setting] = &[
         DURATION_OR_ZERO,
     ),
     one("proxy.dns_ttl", &["MOAT_PROXY_DNS_TTL"], DURATION),
+    one("proxy.tunnel_idle", &["MOAT_PROXY_TUNNEL_IDLE"], DURATION),
     one("proxy.drain", &["MOAT_PROXY_DRAIN"], DURATION),
     list(
         "proxy.trusted_proxies",

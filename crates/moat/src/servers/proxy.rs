@@ -202,6 +202,7 @@ fn settings(config: &ProxyConfig, data: &DataFolder, store: Endpoint) -> Result<
     settings.slow_start = config.slow_start;
     settings.fail_back_after = config.fail_back_after;
     settings.dns_ttl = config.dns_ttl;
+    settings.tunnel_idle_timeout = config.tunnel_idle;
     settings.trusted_proxies.clone_from(&config.trusted_proxies);
     settings.send_proxy_protocol = config.send_proxy_protocol;
     settings.pass_certificate = config.pass_certificate;
