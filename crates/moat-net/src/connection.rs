@@ -252,7 +252,7 @@ fn service_of<S: Service>(
         let switch = switch.clone();
         let client = request.extensions_mut().remove::<OnUpgrade>();
         Box::pin(async move {
-            let mut response = service.call(&peer, request).await;
+            let mut response = service.call(&peer, request.map(Body::from)).await;
             if response.status() == StatusCode::SWITCHING_PROTOCOLS {
                 if switch.is_some_and(|switch| switch.prepare(client, &mut response)) {
                     running.0.becomes_tunnel();

@@ -11,7 +11,6 @@ use std::time::Duration;
 use http::header::HOST;
 use http::{HeaderValue, Request, Response, Version};
 use http_body_util::BodyExt as _;
-use hyper::body::Incoming;
 use hyper_util::rt::{TokioExecutor, TokioIo};
 use moat_net::tls::ClientAuth;
 use moat_net::{Body, ClientConfig, ClientErrorKind, Endpoint, HttpClient, Limits, Peer};
@@ -22,7 +21,7 @@ use tokio::net::TcpListener;
 use tokio::sync::Notify;
 use tokio_rustls::TlsConnector;
 
-async fn describe(peer: Arc<Peer>, request: Request<Incoming>) -> Response<Body> {
+async fn describe(peer: Arc<Peer>, request: Request<Body>) -> Response<Body> {
     let host = request.headers()[HOST].to_str().unwrap().to_owned();
     let line = format!(
         "{} {} {host} {}",
@@ -202,7 +201,7 @@ async fn http2_streams_share_a_connection_and_drain_lets_them_end() {
     let tls = files.server_tls(ClientAuth::Requested);
     let server = Server::start(Some(tls), Limits::default(), {
         let (entered, release) = (Arc::clone(&entered), Arc::clone(&release));
-        Fn2(move |peer: Arc<Peer>, request: Request<Incoming>| {
+        Fn2(move |peer: Arc<Peer>, request: Request<Body>| {
             let (entered, release) = (Arc::clone(&entered), Arc::clone(&release));
             async move {
                 assert_eq!(request.version(), Version::HTTP_2);

@@ -11,7 +11,6 @@ use std::time::Duration;
 use futures_util::{FutureExt as _, StreamExt as _};
 use http::{Request, Response};
 use http_body_util::BodyExt as _;
-use hyper::body::Incoming;
 use moat_net::{Body, Error, Limits, Listener, ListenerConfig, Peer};
 use support::{Fn2, Server, read_to_end, read_until, say, soon};
 use tokio::io::AsyncWriteExt as _;
@@ -20,7 +19,7 @@ use tokio::sync::Notify;
 
 const GET: &str = "GET /x HTTP/1.1\r\nhost: h\r\n\r\n";
 
-async fn hello(_: Arc<Peer>, _: Request<Incoming>) -> Response<Body> {
+async fn hello(_: Arc<Peer>, _: Request<Body>) -> Response<Body> {
     Response::new(Body::full("hello"))
 }
 
@@ -44,7 +43,7 @@ async fn requests_share_a_connection_and_pipelined_ones_are_answered_in_order() 
     let server = Server::start(
         None,
         Limits::default(),
-        Fn2(|_, request: Request<Incoming>| async move {
+        Fn2(|_, request: Request<Body>| async move {
             Response::new(Body::full(request.uri().path().to_owned()))
         }),
     );
@@ -305,7 +304,7 @@ async fn expect_100_is_answered_when_the_body_is_wanted_and_not_before() {
     let server = Server::start(
         None,
         Limits::default(),
-        Fn2(|_, request: Request<Incoming>| async move {
+        Fn2(|_, request: Request<Body>| async move {
             if request.uri().path() == "/refuse" {
                 let mut response = Response::new(Body::empty());
                 *response.status_mut() = http::StatusCode::FORBIDDEN;

@@ -11,7 +11,6 @@ use std::thread;
 
 use http::{Request, Response};
 use http_body_util::BodyExt as _;
-use hyper::body::Incoming;
 use hyper::client::conn::http2;
 use hyper_util::rt::{TokioExecutor, TokioIo};
 use moat_net::{Body, ClientConfig, Endpoint, HttpClient, Limits, Listener, Peer, Workers};
@@ -19,7 +18,7 @@ use support::{Fn2, PATIENCE, Server, read_until, say, soon};
 use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
 use tokio::net::TcpListener;
 
-async fn version(_: Arc<Peer>, request: Request<Incoming>) -> Response<Body> {
+async fn version(_: Arc<Peer>, request: Request<Body>) -> Response<Body> {
     let text = format!("{:?}", request.version());
     Response::new(Body::full(text))
 }
@@ -57,7 +56,7 @@ async fn a_plain_listener_speaks_http2_with_those_who_begin_with_it() {
 
 #[tokio::test]
 async fn connections_are_driven_by_the_threads_that_were_named() {
-    let name = async |_, _: Request<Incoming>| {
+    let name = async |_, _: Request<Body>| {
         let name = thread::current().name().map(str::to_owned);
         Response::new(Body::full(format!("{}.", name.unwrap_or_default())))
     };
@@ -104,7 +103,7 @@ async fn echo_upstream() -> Endpoint {
 async fn front(endpoint: Endpoint) -> (Server, HttpClient) {
     let client = HttpClient::new(ClientConfig::default());
     let sender = client.clone();
-    let forward = move |_, request: Request<Incoming>| {
+    let forward = move |_, request: Request<Body>| {
         let (client, endpoint) = (sender.clone(), endpoint.clone());
         async move {
             client
@@ -159,7 +158,7 @@ async fn a_tunnel_is_cut_at_the_deadline_of_a_drain() {
 
 #[tokio::test]
 async fn a_101_out_of_the_blue_is_no_answer() {
-    let service = async |_, _: Request<Incoming>| {
+    let service = async |_, _: Request<Body>| {
         let mut response = Response::new(Body::empty());
         *response.status_mut() = http::StatusCode::SWITCHING_PROTOCOLS;
         response
@@ -171,7 +170,7 @@ async fn a_101_out_of_the_blue_is_no_answer() {
 }
 
 /// What a server that takes HTTP/2 tells of a request.
-async fn told(peer: Arc<Peer>, request: Request<Incoming>) -> Response<Body> {
+async fn told(peer: Arc<Peer>, request: Request<Body>) -> Response<Body> {
     let authority = request.uri().authority().map(ToString::to_string);
     let (head, body) = request.into_parts();
     let host = head.headers.get("host").cloned();

@@ -10,7 +10,6 @@ use std::sync::Arc;
 
 use http::{Request, Response};
 use http_body_util::BodyExt as _;
-use hyper::body::Incoming;
 use moat_net::tls::{
     ClientAuth, ClientIdentity, ClientTls, ClientTlsConfig, Roots, ServerIdentity, ServerTls,
     ServerTlsConfig, Versions,
@@ -31,7 +30,7 @@ fn hex(bytes: &[u8]) -> String {
 }
 
 /// Answers with the peer's key hash, or `none`.
-async fn who(peer: Arc<Peer>, _: Request<Incoming>) -> Response<Body> {
+async fn who(peer: Arc<Peer>, _: Request<Body>) -> Response<Body> {
     assert!(peer.tls);
     let who = peer
         .client_key

@@ -18,7 +18,6 @@ use bytes::Bytes;
 use http::{HeaderMap, Method, Request, Response, Uri};
 use http_body::Frame;
 use http_body_util::{BodyExt as _, StreamBody};
-use hyper::body::Incoming;
 use moat_net::{Body, ClientConfig, Endpoint, HttpClient, Peer, Service};
 use moat_proxy::gateway::{GatewayConfig, KeySource, Store, User};
 use moat_proxy::{Config, Mode, Proxy, Upstream};
@@ -51,7 +50,7 @@ fn main() {
 struct Sink;
 
 impl Service for Sink {
-    async fn call(&self, _: &Arc<Peer>, request: Request<Incoming>) -> Response<Body> {
+    async fn call(&self, _: &Arc<Peer>, request: Request<Body>) -> Response<Body> {
         let mut body = request.into_body();
         while let Some(frame) = body.frame().await {
             drop(frame);

@@ -21,7 +21,6 @@ use futures_util::StreamExt as _;
 use http::{Request, Response};
 use http_body::Frame;
 use http_body_util::{BodyExt as _, StreamBody};
-use hyper::body::Incoming;
 use moat_net::{Body, ClientConfig, Endpoint, HttpClient, Peer, Service};
 use moat_proxy::{Config, Proxy, Upstream};
 
@@ -49,7 +48,7 @@ fn main() {
 struct Responder(Bytes);
 
 impl Service for Responder {
-    async fn call(&self, _: &Arc<Peer>, request: Request<Incoming>) -> Response<Body> {
+    async fn call(&self, _: &Arc<Peer>, request: Request<Body>) -> Response<Body> {
         let size: u64 = request.uri().path()[1..].parse().unwrap_or(0);
         let mut body = request.into_body();
         while let Some(frame) = body.frame().await {

@@ -5,7 +5,6 @@ use std::sync::Arc;
 
 use http::header::{ALLOW, CONTENT_TYPE};
 use http::{HeaderValue, Method, Request, Response, StatusCode};
-use hyper::body::Incoming;
 use moat_net::{Body, Peer, Service, health};
 
 use crate::Proxy;
@@ -51,7 +50,7 @@ impl Admin {
 }
 
 impl Service for Admin {
-    async fn call(&self, _: &Arc<Peer>, request: Request<Incoming>) -> Response<Body> {
+    async fn call(&self, _: &Arc<Peer>, request: Request<Body>) -> Response<Body> {
         if request.method() != Method::GET && request.method() != Method::HEAD {
             let mut response = text(StatusCode::METHOD_NOT_ALLOWED, PATHS);
             let headers = response.headers_mut();

@@ -7,7 +7,6 @@ use std::time::Duration;
 
 use bytes::Bytes;
 use http_body::{Body as HttpBody, Frame, SizeHint};
-use hyper::body::Incoming;
 use moat_net::{Body, BoxError, IdleTimeoutBody};
 use tokio::time::Instant;
 
@@ -28,7 +27,7 @@ pub(crate) struct RequestBody(Arc<Mutex<Shared>>);
 
 struct Shared {
     /// `None`: all of it was kept from the beginning.
-    source: Option<IdleTimeoutBody<Incoming>>,
+    source: Option<IdleTimeoutBody<Body>>,
     hint: SizeHint,
     /// What was taken from the source; `None` if that became too much.
     kept: Option<Vec<Bytes>>,
@@ -40,7 +39,7 @@ struct Shared {
 }
 
 impl RequestBody {
-    pub(crate) fn new(body: Incoming, idle: Duration) -> Self {
+    pub(crate) fn new(body: Body, idle: Duration) -> Self {
         Self(Arc::new(Mutex::new(Shared {
             hint: body.size_hint(),
             source: Some(IdleTimeoutBody::new(body, idle)),
@@ -52,7 +51,7 @@ impl RequestBody {
     }
 
     /// The body of a request that has one.
-    pub(crate) fn if_any(body: Incoming, state: &State) -> Option<Self> {
+    pub(crate) fn if_any(body: Body, state: &State) -> Option<Self> {
         let has_body = !body.is_end_stream();
         has_body.then(|| Self::new(body, state.config.body_idle_timeout))
     }

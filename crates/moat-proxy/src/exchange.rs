@@ -9,7 +9,6 @@ use std::task::Poll;
 use http::request::Parts;
 use http::{Method, Request, Response, StatusCode};
 use http_body::Body as _;
-use hyper::body::Incoming;
 use moat_net::client::Preface;
 use moat_net::{Body, ClientError, ClientErrorKind, Peer, proxy_protocol, request_id};
 use tokio::time::Instant;
@@ -30,7 +29,7 @@ use crate::{client_certificate, headers, plain, upgrade};
 pub(crate) async fn answer(
     state: &Arc<State>,
     peer: &Arc<Peer>,
-    request: Request<Incoming>,
+    request: Request<Body>,
 ) -> Response<Body> {
     let began = Instant::now();
     let (mut head, body) = request.into_parts();

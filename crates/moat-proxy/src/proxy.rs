@@ -8,7 +8,6 @@ use std::time::Duration;
 
 use arc_swap::ArcSwap;
 use http::{Method, Request, Response};
-use hyper::body::Incoming;
 use moat_net::health::{self, Probe};
 use moat_net::tls::ClientTls;
 use moat_net::{Body, Peer, Service};
@@ -110,7 +109,7 @@ impl Drop for Proxy {
 }
 
 impl Service for Proxy {
-    async fn call(&self, peer: &Arc<Peer>, request: Request<Incoming>) -> Response<Body> {
+    async fn call(&self, peer: &Arc<Peer>, request: Request<Body>) -> Response<Body> {
         let state = self.state.load_full();
         if state.gateway.is_some()
             && matches!(*request.method(), Method::GET | Method::HEAD)

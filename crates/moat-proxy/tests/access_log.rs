@@ -9,7 +9,6 @@ use std::io;
 use std::sync::{Arc, Mutex};
 
 use http::{Request, Response};
-use hyper::body::Incoming;
 use moat_net::Body;
 use moat_proxy::trace::{Filter, Form, Tracer};
 use moat_types::SystemClock;
@@ -119,7 +118,7 @@ async fn no_line_holds_a_secret_of_a_request() {
         .with_writer(lines.clone())
         .init();
     let pki = Pki::new();
-    let upstream = Server::upstream(None, |request: Request<Incoming>| async move {
+    let upstream = Server::upstream(None, |request: Request<Body>| async move {
         // Nothing was taken out of what the store gets.
         let all = format!("{} {:?}", request.uri(), request.headers());
         let mut response = Response::new(Body::full("<Error/>"));

@@ -14,7 +14,6 @@ use bytes::Bytes;
 use http::{Request, Response};
 use http_body::Frame;
 use http_body_util::{BodyExt as _, StreamBody};
-use hyper::body::Incoming;
 use moat_net::Body;
 use moat_proxy::{Config, Error, Proxy, Upstream};
 use support::{
@@ -72,7 +71,7 @@ async fn requests_in_flight_are_spread_evenly() {
 #[tokio::test]
 async fn a_dead_upstream_costs_no_client_an_error() {
     let dead = format!("http://127.0.0.1:{}", dead_port().await);
-    let alive = Server::upstream(None, |request: Request<Incoming>| async move {
+    let alive = Server::upstream(None, |request: Request<Body>| async move {
         let body = request.into_body().collect().await.unwrap().to_bytes();
         Response::new(Body::full(body))
     });
@@ -122,7 +121,7 @@ async fn nothing_up_is_a_short_503_that_names_no_upstream() {
 
 #[tokio::test]
 async fn an_endpoint_that_returns_is_used_again() {
-    let handler = |_: Request<Incoming>| async { Response::new(Body::full("here")) };
+    let handler = |_: Request<Body>| async { Response::new(Body::full("here")) };
     let first = Server::upstream(None, handler);
     let front = Front::to(&[&first]);
     front.until_up(&[true]).await;
@@ -310,7 +309,7 @@ async fn a_client_that_leaves_cancels_its_request_upstream() {
 
 #[tokio::test]
 async fn clients_that_break_off_their_uploads_eject_nobody() {
-    let upstream = Server::upstream(None, |request: Request<Incoming>| async move {
+    let upstream = Server::upstream(None, |request: Request<Body>| async move {
         let _ = request.into_body().collect().await;
         Response::new(Body::empty())
     });
@@ -330,7 +329,7 @@ async fn clients_that_break_off_their_uploads_eject_nobody() {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_rolling_restart_of_the_upstreams_is_not_noticed() {
-    let handler = |request: Request<Incoming>| async move {
+    let handler = |request: Request<Body>| async move {
         Response::new(Body::full(request.uri().path().to_owned().repeat(100)))
     };
     let start = |addr| Server::start(addr, None, Arc::new(support::Handler(handler)));

@@ -11,7 +11,6 @@ use std::time::Duration;
 
 use http::{Request, Response, StatusCode};
 use http_body_util::BodyExt as _;
-use hyper::body::Incoming;
 use moat_net::{Body, Endpoint};
 use moat_proxy::otlp::{ExporterConfig, SpanExporter};
 use moat_types::{SystemClock, SystemRandom};
@@ -40,7 +39,7 @@ fn exporter(url: &str, sample: f64) -> Arc<SpanExporter> {
 fn collector(refusals: usize) -> (Server, mpsc::UnboundedReceiver<Value>) {
     let (give, take) = mpsc::unbounded_channel();
     let seen = Arc::new(AtomicUsize::new(0));
-    let server = Server::upstream(None, move |request: Request<Incoming>| {
+    let server = Server::upstream(None, move |request: Request<Body>| {
         let (give, turn) = (give.clone(), seen.fetch_add(1, Relaxed));
         async move {
             assert_eq!(request.uri().path(), "/v1/traces");
@@ -66,7 +65,7 @@ fn store() -> (Server, Notes) {
     let notes = Notes::default();
     let server = Server::upstream(None, {
         let notes = notes.clone();
-        move |request: Request<Incoming>| {
+        move |request: Request<Body>| {
             let of = |name| {
                 request
                     .headers()

@@ -8,7 +8,6 @@ use std::time::Duration;
 
 use http::{Request, Response, StatusCode};
 use http_body_util::BodyExt as _;
-use hyper::body::Incoming;
 use moat_net::Body;
 use support::{Front, Pki, Server, config, raw_upstream, soon};
 use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
@@ -105,7 +104,7 @@ async fn a_101_that_nobody_asked_for_is_no_answer() {
 }
 
 /// Reads a body to its end and tells what came with it, unless it is to refuse it.
-async fn store(request: Request<Incoming>) -> Response<Body> {
+async fn store(request: Request<Body>) -> Response<Body> {
     if request.uri().path() == "/refused" {
         let mut response = Response::new(Body::empty());
         *response.status_mut() = StatusCode::FORBIDDEN;

@@ -13,7 +13,6 @@ use bytes::Bytes;
 use http::{Request, Response, StatusCode};
 use http_body::Frame;
 use http_body_util::{BodyExt as _, StreamBody};
-use hyper::body::Incoming;
 use moat_net::{Body, HttpClient, Limits, Listener, ListenerConfig};
 use moat_proxy::config::{ProxyProtocol, SidekickPaths};
 use moat_proxy::status::AddressState;
@@ -68,7 +67,7 @@ async fn a_site_takes_over_and_gives_back_only_after_a_while() {
         assert_eq!(ask(&client, &front).await, "second");
     }
     front.until_up(&[false, true]).await;
-    let handler = |_: Request<Incoming>| async { Response::new(Body::full("first")) };
+    let handler = |_: Request<Body>| async { Response::new(Body::full("first")) };
     let again = Server::start(address, None, Arc::new(support::Handler(handler)));
     front.until_up(&[true, true]).await;
     assert_eq!(front.proxy.status().active_site, Some(2));
@@ -372,7 +371,7 @@ async fn an_upload_of_which_a_part_is_missing_begins_anew_elsewhere() {
         // Gone, with half of the body.
     })
     .await;
-    let good = Server::upstream(None, |request: Request<Incoming>| async move {
+    let good = Server::upstream(None, |request: Request<Body>| async move {
         let body = request.into_body().collect().await.unwrap().to_bytes();
         Response::new(Body::full(body))
     });
@@ -402,7 +401,7 @@ async fn an_upload_of_which_a_part_is_missing_begins_anew_elsewhere() {
 #[tokio::test]
 async fn an_upstream_with_an_expired_certificate_costs_no_client_an_error() {
     let (good, expired) = (Pki::new(), Pki::expired());
-    let handler = |_: Request<Incoming>| async { Response::new(Body::full("fine")) };
+    let handler = |_: Request<Body>| async { Response::new(Body::full("fine")) };
     let bad = Server::upstream(Some(expired.server()), handler);
     let fine = Server::upstream(Some(good.server()), handler);
     let urls = [bad.url("https"), fine.url("https")];
@@ -452,7 +451,7 @@ async fn every_address_of_a_name_is_an_endpoint_of_its_own() {
 async fn addresses_that_dns_changes_are_followed_and_dns_that_is_away_takes_none() {
     let first = named("first");
     let port = first.addr.port();
-    let handler = |_: Request<Incoming>| async { Response::new(Body::full("second")) };
+    let handler = |_: Request<Body>| async { Response::new(Body::full("second")) };
     let second = format!("127.0.0.2:{port}").parse().unwrap();
     let second = Server::start(second, None, Arc::new(support::Handler(handler)));
     let answer: Arc<Mutex<Option<Vec<&str>>>> = Arc::new(Mutex::new(Some(vec!["127.0.0.1"])));
@@ -504,7 +503,7 @@ async fn requests_that_two_servers_may_read_differently_are_refused() {
     let notes = Notes::default();
     let upstream = Server::upstream(None, {
         let notes = notes.clone();
-        move |request: Request<Incoming>| {
+        move |request: Request<Body>| {
             let notes = notes.clone();
             async move {
                 let path = request.uri().path().to_owned();
@@ -573,7 +572,7 @@ async fn stores_are_told_the_client_in_a_proxy_header() {
 
 #[tokio::test]
 async fn the_client_behind_a_proxy_header_is_the_client() {
-    let upstream = Server::upstream(None, |request: Request<Incoming>| async move {
+    let upstream = Server::upstream(None, |request: Request<Body>| async move {
         Response::new(Body::full(
             request.headers()["x-real-ip"].as_bytes().to_vec(),
         ))
@@ -772,7 +771,7 @@ async fn traces_hold_what_was_asked_for_and_no_secret() {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_drain_under_load_cuts_no_request() {
-    let upstream = Server::upstream(None, |request: Request<Incoming>| async move {
+    let upstream = Server::upstream(None, |request: Request<Body>| async move {
         let body = request.into_body().collect().await.unwrap().to_bytes();
         Response::new(Body::full(body))
     });

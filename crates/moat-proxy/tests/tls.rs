@@ -10,7 +10,6 @@ use std::sync::Arc;
 
 use bytes::Bytes;
 use http::{Request, Response};
-use hyper::body::Incoming;
 use moat_net::tls::{
     ClientAuth, ClientIdentity, ClientTls, ClientTlsConfig, Roots, ServerIdentity, ServerTls,
     ServerTlsConfig, Versions,
@@ -123,7 +122,7 @@ fn noting() -> (Server, Notes) {
     let notes = Notes::default();
     let upstream = Server::upstream(None, {
         let notes = notes.clone();
-        move |request: Request<Incoming>| {
+        move |request: Request<Body>| {
             for name in [
                 "x-forwarded-client-cert",
                 "client-cert",

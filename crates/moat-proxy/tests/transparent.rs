@@ -14,7 +14,6 @@ use http::header::{EXPECT, HOST};
 use http::{HeaderMap, HeaderValue, Request, Response, Version};
 use http_body::Frame;
 use http_body_util::{BodyExt as _, StreamBody};
-use hyper::body::Incoming;
 use hyper_util::rt::{TokioExecutor, TokioIo};
 use moat_net::Body;
 use rustls_pki_types::ServerName;
@@ -67,7 +66,7 @@ async fn path_query_host_and_headers_arrive_as_they_were_sent() {
 }
 
 /// Answers every request with a key id.
-async fn with_key_id(_: Request<Incoming>) -> Response<Body> {
+async fn with_key_id(_: Request<Body>) -> Response<Body> {
     let mut response = Response::new(Body::empty());
     let headers = response.headers_mut();
     headers.insert(
@@ -122,7 +121,7 @@ async fn customer_keys_are_refused_on_plain_and_pass_on_tls() {
     let notes = support::Notes::default();
     let upstream = Server::upstream(None, {
         let notes = notes.clone();
-        move |request: Request<Incoming>| {
+        move |request: Request<Body>| {
             notes.add(request.uri().path());
             assert!(request.headers().contains_key(CUSTOMER_KEY));
             async { Response::new(Body::empty()) }
@@ -153,7 +152,7 @@ async fn customer_keys_are_refused_on_plain_and_pass_on_tls() {
 #[tokio::test]
 async fn the_store_is_told_scheme_and_host_of_the_listener() {
     let pki = Pki::new();
-    let upstream = Server::upstream(None, |request: Request<Incoming>| async move {
+    let upstream = Server::upstream(None, |request: Request<Body>| async move {
         let header = |name: &str| request.headers()[name].to_str().unwrap().to_owned();
         let text = [
             header("x-forwarded-proto"),
@@ -183,7 +182,7 @@ async fn the_store_is_told_scheme_and_host_of_the_listener() {
 #[tokio::test]
 async fn http2_clients_are_served_by_http1_upstreams() {
     let pki = Pki::new();
-    let upstream = Server::upstream(None, |request: Request<Incoming>| async move {
+    let upstream = Server::upstream(None, |request: Request<Body>| async move {
         assert_eq!(request.version(), Version::HTTP_11);
         let host = request.headers()[HOST].to_str().unwrap().to_owned();
         let path = request.uri().to_string();
@@ -222,7 +221,7 @@ async fn http2_clients_are_served_by_http1_upstreams() {
 
 #[tokio::test]
 async fn trailers_pass_both_ways() {
-    let upstream = Server::upstream(None, |request: Request<Incoming>| async move {
+    let upstream = Server::upstream(None, |request: Request<Body>| async move {
         let collected = request.into_body().collect().await.unwrap();
         let trailers = collected.trailers().unwrap().clone();
         assert_eq!(trailers["x-amz-checksum-crc32"], "AAAAAA==");
@@ -256,7 +255,7 @@ async fn trailers_pass_both_ways() {
 
 #[tokio::test]
 async fn a_body_waits_for_the_upstreams_100_and_is_not_sent_after_a_refusal() {
-    let upstream = Server::upstream(None, |request: Request<Incoming>| async move {
+    let upstream = Server::upstream(None, |request: Request<Body>| async move {
         assert!(request.headers().contains_key(EXPECT));
         if request.uri().path() == "/refuse" {
             let mut response = Response::new(Body::full("no"));
@@ -314,11 +313,7 @@ async fn an_upstream_that_knows_no_100_gets_the_body_after_a_while() {
 async fn one_upstream_connection_serves_request_after_request() {
     struct Addresses(support::Notes);
     impl moat_net::Service for Addresses {
-        async fn call(
-            &self,
-            peer: &Arc<moat_net::Peer>,
-            request: Request<Incoming>,
-        ) -> Response<Body> {
+        async fn call(&self, peer: &Arc<moat_net::Peer>, request: Request<Body>) -> Response<Body> {
             if !request.uri().path().starts_with("/minio/") {
                 self.0.add(peer.addr.to_string());
             }
@@ -367,7 +362,7 @@ async fn a_download_that_the_client_does_not_read_stops_the_upstream() {
     let given = Arc::new(AtomicUsize::new(0));
     let upstream = Server::upstream(None, {
         let given = Arc::clone(&given);
-        move |request: Request<Incoming>| {
+        move |request: Request<Body>| {
             if request.uri().path() == "/read" {
                 return std::future::ready(Response::new(numbered(4096)));
             }
@@ -421,16 +416,13 @@ async fn check_numbered(
 #[tokio::test]
 async fn large_bodies_pass_whole_both_ways_over_tls() {
     let pki = Pki::new();
-    let upstream = Server::upstream(
-        Some(pki.server()),
-        |request: Request<Incoming>| async move {
-            if request.method() == http::Method::GET {
-                return Response::new(numbered(1024));
-            }
-            let blocks = check_numbered(request.into_body()).await;
-            Response::new(Body::full(blocks.to_string()))
-        },
-    );
+    let upstream = Server::upstream(Some(pki.server()), |request: Request<Body>| async move {
+        if request.method() == http::Method::GET {
+            return Response::new(numbered(1024));
+        }
+        let blocks = check_numbered(request.into_body()).await;
+        Response::new(Body::full(blocks.to_string()))
+    });
     let mut config = config(&[upstream.url("https")]);
     config.sites[0].tls = Some(pki.client());
     let front = Front::start(config, Some(&pki));
@@ -446,7 +438,7 @@ async fn an_upload_that_the_upstream_does_not_read_stops_the_client() {
     let (entered, go_on) = (Arc::new(Notify::new()), Arc::new(Notify::new()));
     let upstream = Server::upstream(None, {
         let (entered, go_on) = (Arc::clone(&entered), Arc::clone(&go_on));
-        move |request: Request<Incoming>| {
+        move |request: Request<Body>| {
             let (entered, go_on) = (Arc::clone(&entered), Arc::clone(&go_on));
             async move {
                 if request.uri().path() == "/unread" {
@@ -485,7 +477,7 @@ async fn nothing_is_smuggled_in_a_body_that_can_be_read_in_two_ways() {
     let notes = support::Notes::default();
     let upstream = Server::upstream(None, {
         let notes = notes.clone();
-        move |request: Request<Incoming>| {
+        move |request: Request<Body>| {
             let headers = request.headers();
             let lengths = headers.contains_key("content-length");
             assert!(!(lengths && headers.contains_key("transfer-encoding")));

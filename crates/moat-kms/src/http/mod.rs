@@ -23,7 +23,6 @@ mod route;
 mod system;
 
 use http::{Response, StatusCode};
-use hyper::body::Incoming;
 use moat_kms_client::Code;
 use moat_meta::MetaStore;
 use moat_net::Body;
@@ -38,7 +37,7 @@ use route::Route;
 pub(crate) async fn answer<M: MetaStore>(
     front: &Front<M>,
     exchange: Exchange<'_>,
-    body: Incoming,
+    body: Body,
 ) -> Response<Body> {
     let request_id = exchange.request_id;
     answer::respond(respond(front, exchange, body).await, request_id)
@@ -47,7 +46,7 @@ pub(crate) async fn answer<M: MetaStore>(
 async fn respond<M: MetaStore>(
     front: &Front<M>,
     exchange: Exchange<'_>,
-    body: Incoming,
+    body: Body,
 ) -> Result<Response<Body>, Refusal> {
     let head = exchange.head;
     let route = Route::parse(head.uri.path());

@@ -8,8 +8,8 @@ use std::time::Duration;
 
 use bytes::{Bytes, BytesMut};
 use http_body_util::BodyExt;
-use hyper::body::Incoming;
 use moat_kms_client::Identity;
+use moat_net::Body;
 
 /// A request fits into some packets; a client that takes longer is stuck.
 pub const BODY_TIMEOUT: Duration = Duration::from_secs(10);
@@ -60,7 +60,7 @@ impl Bodies {
     pub(crate) async fn read(
         &self,
         identity: &Identity,
-        body: Incoming,
+        body: Body,
         bytes_max: usize,
     ) -> Result<Bytes, BodyError> {
         let bytes_max = bytes_max.min(self.bytes_max.load(Ordering::Relaxed));
@@ -77,7 +77,7 @@ impl Bodies {
     async fn collect(
         &self,
         identity: &Identity,
-        mut body: Incoming,
+        mut body: Body,
         bytes_max: usize,
     ) -> Result<Bytes, BodyError> {
         let mut first = Bytes::new();

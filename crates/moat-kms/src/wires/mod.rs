@@ -25,7 +25,6 @@ use std::sync::Arc;
 use std::time::Instant;
 
 use http::{Request, Response};
-use hyper::body::Incoming;
 use moat_kms_client::Identity;
 use moat_meta::MetaStore;
 use moat_net::access_log::{self, Access};
@@ -88,7 +87,7 @@ impl<M: MetaStore> KmsServer<M> {
 }
 
 impl<M: MetaStore> Service for KmsServer<M> {
-    async fn call(&self, peer: &Arc<Peer>, request: Request<Incoming>) -> Response<Body> {
+    async fn call(&self, peer: &Arc<Peer>, request: Request<Body>) -> Response<Body> {
         let started = Instant::now();
         let request_id = self.0.request_ids.next();
         let (head, body) = request.into_parts();

@@ -13,7 +13,6 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use http::{Request, Response};
-use hyper::body::Incoming;
 use moat_net::tls::{ClientAuth, ClientIdentity, ClientTls, ClientTlsConfig, Roots, ServerTls};
 use moat_net::{Body, Drain, Limits, Listener, ListenerConfig, Peer, Service};
 use rcgen::{CertificateParams, KeyPair};
@@ -108,10 +107,10 @@ pub struct Fn2<F>(pub F);
 
 impl<F, R> Service for Fn2<F>
 where
-    F: Fn(Arc<Peer>, Request<Incoming>) -> R + Send + Sync + 'static,
+    F: Fn(Arc<Peer>, Request<Body>) -> R + Send + Sync + 'static,
     R: Future<Output = Response<Body>> + Send,
 {
-    async fn call(&self, peer: &Arc<Peer>, request: Request<Incoming>) -> Response<Body> {
+    async fn call(&self, peer: &Arc<Peer>, request: Request<Body>) -> Response<Body> {
         (self.0)(Arc::clone(peer), request).await
     }
 }

@@ -20,8 +20,7 @@ use std::sync::Arc;
 use http::header::{AUTHORIZATION, HOST};
 use http::request::Parts;
 use http::{HeaderMap, HeaderValue};
-use hyper::body::Incoming;
-use moat_net::Peer;
+use moat_net::{Body, Peer};
 use moat_s3::authenticate::{Account, Authenticated, Authenticator, Refused};
 use moat_s3::request::{Address, BaseDomains, CopySource, Operation, Query};
 use moat_s3::sigv4::RequestParts;
@@ -99,7 +98,7 @@ impl Gateway {
         peer: &Peer,
         signed: &HeaderMap,
         head: &mut Parts,
-        body: Incoming,
+        body: Body,
     ) -> Result<Admitted, Refusal> {
         let admitted = self.decide(settings, peer, signed, head, body).await;
         admitted.map_err(|refused| {
@@ -115,7 +114,7 @@ impl Gateway {
         peer: &Peer,
         signed: &HeaderMap,
         head: &mut Parts,
-        body: Incoming,
+        body: Body,
     ) -> Result<Admitted, Refused> {
         let mut target = self.target(head)?;
         let proven = self.authenticate(head, signed, &target)?;

@@ -7,8 +7,7 @@ use http::header::{CONTENT_LENGTH, EXPECT};
 use http::{HeaderMap, HeaderName, HeaderValue};
 use http_body::Body as _;
 use http_body_util::BodyExt as _;
-use hyper::body::Incoming;
-use moat_net::{BodyIdle, IdleTimeoutBody};
+use moat_net::{Body, BodyIdle, IdleTimeoutBody};
 use moat_s3::authenticate::Authenticated;
 use moat_s3::chunked::{
     AnnouncedTrailers, CHUNK_BYTES, Framing, Reframe, Source, Trailers, chunk_bytes_of,
@@ -41,7 +40,7 @@ pub(super) struct Payload {
 
 /// A body that may have been read already.
 pub(super) enum Arrived {
-    Stream(Incoming),
+    Stream(Body),
     Whole(Bytes, Trailers),
 }
 
@@ -51,7 +50,7 @@ impl Payload {
         operation: Operation,
         proven: &Authenticated,
         headers: &HeaderMap,
-        body: &Incoming,
+        body: &Body,
     ) -> Result<Self, S3Error> {
         let form = proven.payload;
         let has_body = !body.is_end_stream();
@@ -107,7 +106,7 @@ impl Payload {
     /// with it then never reaches a store, and what is right can be sent again.
     pub(super) async fn collect_if_small(
         &self,
-        body: Incoming,
+        body: Body,
         operation: Operation,
         idle: Duration,
     ) -> Result<Arrived, S3Error> {
@@ -192,7 +191,7 @@ fn decoded_length(headers: &HeaderMap) -> Result<u64, S3Error> {
 }
 
 /// Reads a body of bounded size.
-async fn read(body: Incoming, idle: Duration) -> Result<Bytes, S3Error> {
+async fn read(body: Body, idle: Duration) -> Result<Bytes, S3Error> {
     let mut body = IdleTimeoutBody::new(body, idle);
     let mut whole = BytesMut::new();
     while let Some(frame) = body.frame().await {

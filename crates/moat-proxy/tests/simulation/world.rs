@@ -230,12 +230,12 @@ pub fn dialer(nodes: &[Arc<Node>]) -> Dialer {
 pub async fn serve_front<F>(
     stream: tokio::io::DuplexStream,
     draining: Arc<Shown<bool>>,
-    call: impl Fn(Request<Incoming>) -> F,
+    call: impl Fn(Request<moat_net::Body>) -> F,
 ) where
     F: Future<Output = Response<moat_net::Body>>,
 {
-    let service = service_fn(|request| {
-        let answer = call(request);
+    let service = service_fn(|request: Request<Incoming>| {
+        let answer = call(request.map(moat_net::Body::from));
         async { Ok::<_, Infallible>(answer.await) }
     });
     let connection = http1::Builder::new()

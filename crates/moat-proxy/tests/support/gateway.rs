@@ -8,7 +8,6 @@ use bytes::Bytes;
 use http::header::CONTENT_LENGTH;
 use http::{HeaderMap, Method, Request, Response, StatusCode, Uri};
 use http_body_util::BodyExt as _;
-use hyper::body::Incoming;
 use moat_net::Body;
 use moat_proxy::gateway::{GatewayConfig, KeySource, Store, User};
 use moat_proxy::{Config, Mode};
@@ -97,7 +96,7 @@ impl CheckingStore {
         self.begun.load(SeqCst)
     }
 
-    async fn take(&self, request: Request<Incoming>) -> Response<Body> {
+    async fn take(&self, request: Request<Body>) -> Response<Body> {
         self.begun.fetch_add(1, SeqCst);
         let (head, body) = request.into_parts();
         match self.read(&head, body).await {
@@ -114,7 +113,7 @@ impl CheckingStore {
         }
     }
 
-    async fn read(&self, head: &http::request::Parts, body: Incoming) -> Result<Taken, String> {
+    async fn read(&self, head: &http::request::Parts, body: Body) -> Result<Taken, String> {
         let request = RequestParts::new(&head.method, &head.uri, &head.headers);
         let proven = self
             .authenticator

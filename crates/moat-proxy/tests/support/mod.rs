@@ -16,7 +16,6 @@ use std::time::Duration;
 use bytes::Bytes;
 use http::{Request, Response};
 use http_body_util::BodyExt as _;
-use hyper::body::Incoming;
 use moat_net::tls::{ClientAuth, ClientTls, ClientTlsConfig, Roots, ServerTls};
 use moat_net::{
     Body, ClientConfig, Drain, Endpoint, HttpClient, Limits, Listener, ListenerConfig, Peer,
@@ -109,10 +108,10 @@ pub struct Handler<F>(pub F);
 
 impl<F, R> Service for Handler<F>
 where
-    F: Fn(Request<Incoming>) -> R + Send + Sync + 'static,
+    F: Fn(Request<Body>) -> R + Send + Sync + 'static,
     R: Future<Output = Response<Body>> + Send,
 {
-    async fn call(&self, _: &Arc<Peer>, request: Request<Incoming>) -> Response<Body> {
+    async fn call(&self, _: &Arc<Peer>, request: Request<Body>) -> Response<Body> {
         if request.uri().path().starts_with("/minio/health/") {
             return Response::new(Body::empty());
         }
@@ -144,7 +143,7 @@ impl Server {
     /// An upstream on a free port.
     pub fn upstream<F, R>(tls: Option<ServerTls>, handler: F) -> Self
     where
-        F: Fn(Request<Incoming>) -> R + Send + Sync + 'static,
+        F: Fn(Request<Body>) -> R + Send + Sync + 'static,
         R: Future<Output = Response<Body>> + Send + 'static,
     {
         Self::start(any_port(), tls, Arc::new(Handler(handler)))

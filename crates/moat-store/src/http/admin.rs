@@ -5,8 +5,8 @@
 //! version, reason), `versions` by key, and `next`, the cursor of the next page, while there is one.
 
 use bytes::Bytes;
-use http::{Method, Request, Response, StatusCode, header};
-use hyper::body::Incoming;
+use http::request::Parts;
+use http::{Method, Response, StatusCode, header};
 use moat_blob::BlobStore;
 use moat_meta::MetaStore;
 use moat_net::Body;
@@ -26,11 +26,11 @@ pub(super) const REWRAP_PATH: &str = "/minio/moat/v1/rewrap";
 
 impl<M: MetaStore, B: BlobStore> S3Service<M, B> {
     /// Answers a request on [`REWRAP_PATH`].
-    pub(super) async fn rewrap(&self, request: &Request<Incoming>) -> Result<Answer> {
-        let parts = RequestParts::new(request.method(), request.uri(), request.headers());
+    pub(super) async fn rewrap(&self, request: &Parts) -> Result<Answer> {
+        let parts = RequestParts::new(&request.method, &request.uri, &request.headers);
         // Root is the only principal; a request without its signature ends here.
         self.authenticate_root(&parts)?;
-        if request.method() != Method::POST {
+        if request.method != Method::POST {
             return Err(ErrorCode::MethodNotAllowed.into());
         }
         let query = Query::parse(parts.query)?;

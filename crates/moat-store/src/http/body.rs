@@ -6,8 +6,7 @@ use std::time::Duration;
 use bytes::Bytes;
 use http::HeaderMap;
 use http_body_util::BodyExt as _;
-use hyper::body::Incoming;
-use moat_net::IdleTimeoutBody;
+use moat_net::{Body, IdleTimeoutBody};
 use moat_s3::checksum::{ChecksumAlgorithm, ChecksumRequest, Expected, PayloadDigest};
 use moat_s3::chunked::{AnnouncedTrailers, ChunkedDecoder, Framing, Trailers};
 use moat_s3::{ErrorCode, S3Error};
@@ -19,7 +18,7 @@ use crate::payload::{Payload, PayloadSummary};
 
 /// A body whose plaintext is an object or a part.
 pub(super) struct RequestBody {
-    body: IdleTimeoutBody<Incoming>,
+    body: IdleTimeoutBody<Body>,
     framing: Option<ChunkedDecoder>,
     /// Received bytes that the decoder has not taken yet.
     received: Bytes,
@@ -29,18 +28,14 @@ pub(super) struct RequestBody {
 
 impl RequestBody {
     /// The body of a PUT.
-    pub(super) fn of_object(
-        call: &Call<'_>,
-        body: Incoming,
-        idle_timeout: Duration,
-    ) -> Result<Self> {
+    pub(super) fn of_object(call: &Call<'_>, body: Body, idle_timeout: Duration) -> Result<Self> {
         Self::new(call, body, idle_timeout)
     }
 
     /// The body of a part. Every part of an upload with checksums gets one of its algorithm.
     pub(super) fn of_part(
         call: &Call<'_>,
-        body: Incoming,
+        body: Body,
         upload_kind: u8,
         idle_timeout: Duration,
     ) -> Result<Self> {
@@ -66,7 +61,7 @@ impl RequestBody {
         Ok(this)
     }
 
-    fn new(call: &Call<'_>, body: Incoming, idle_timeout: Duration) -> Result<Self> {
+    fn new(call: &Call<'_>, body: Body, idle_timeout: Duration) -> Result<Self> {
         let headers = &call.parts.headers;
         let mut expected = Expected::from_headers(headers, call.payload)?;
         let framing = match Framing::new(call.payload, call.chunk_seed.as_ref()) {
@@ -167,7 +162,7 @@ impl Payload for RequestBody {
 }
 
 /// A whole document, at most `bytes_max` bytes, with its digests checked.
-pub(super) async fn small_body(call: &Call<'_>, body: Incoming, bytes_max: usize) -> Result<Bytes> {
+pub(super) async fn small_body(call: &Call<'_>, body: Body, bytes_max: usize) -> Result<Bytes> {
     let payload = RequestBody::of_document(call, &call.parts.headers, body)?;
     collect(payload, bytes_max).await
 }
@@ -176,7 +171,7 @@ pub(super) async fn small_body(call: &Call<'_>, body: Incoming, bytes_max: usize
 /// the document: CompleteMultipartUpload.
 pub(super) async fn small_body_about_an_object(
     call: &Call<'_>,
-    body: Incoming,
+    body: Body,
     bytes_max: usize,
 ) -> Result<Bytes> {
     let mut headers = call.parts.headers.clone();
@@ -204,7 +199,7 @@ const DOCUMENT_IDLE_TIMEOUT: Duration = Duration::from_secs(20);
 
 impl RequestBody {
     /// Documents may come without a length: their size is bounded as they are read.
-    fn of_document(call: &Call<'_>, headers: &HeaderMap, body: Incoming) -> Result<Self> {
+    fn of_document(call: &Call<'_>, headers: &HeaderMap, body: Body) -> Result<Self> {
         if Framing::new(call.payload, call.chunk_seed.as_ref()).is_some() {
             return Self::new(call, body, DOCUMENT_IDLE_TIMEOUT);
         }

@@ -2,9 +2,9 @@
 
 use http::StatusCode;
 use http::header::HeaderName;
-use hyper::body::Incoming;
 use moat_blob::BlobStore;
 use moat_meta::MetaStore;
+use moat_net::Body;
 use moat_s3::ErrorCode;
 use moat_s3::request::KmsKeyId;
 use moat_s3::xml::{
@@ -41,7 +41,7 @@ impl<M: MetaStore, B: BlobStore> S3Service<M, B> {
         Ok(xml(list_buckets_result(&OWNER, shown, prefix, next)))
     }
 
-    pub(super) async fn create_bucket(&self, call: &Call<'_>, body: Incoming) -> Result<Answer> {
+    pub(super) async fn create_bucket(&self, call: &Call<'_>, body: Body) -> Result<Answer> {
         let bytes = small_body(call, body, CONFIGURATION_BYTES_MAX).await?;
         let region = read_create_bucket_configuration(&bytes)?;
         let region = region.location_constraint.unwrap_or_default();
@@ -122,7 +122,7 @@ impl<M: MetaStore, B: BlobStore> S3Service<M, B> {
     pub(super) async fn put_bucket_encryption(
         &self,
         call: &Call<'_>,
-        body: Incoming,
+        body: Body,
     ) -> Result<Answer> {
         let bytes = small_body(call, body, CONFIGURATION_BYTES_MAX).await?;
         let encryption = match read_bucket_encryption(&bytes)? {

@@ -2,9 +2,9 @@
 
 use base64::Engine as _;
 use base64::engine::general_purpose::URL_SAFE_NO_PAD;
-use hyper::body::Incoming;
 use moat_blob::BlobStore;
 use moat_meta::MetaStore;
+use moat_net::Body;
 use moat_s3::ErrorCode;
 use moat_s3::xml::{
     DeletedObject, FailedDelete, ListMultipartUploadsPage, ListObjectVersionsPage, ListObjectsPage,
@@ -191,7 +191,7 @@ impl<M: MetaStore, B: BlobStore> S3Service<M, B> {
         Ok(xml(page.to_xml()))
     }
 
-    pub(super) async fn delete_objects(&self, call: &Call<'_>, body: Incoming) -> Result<Answer> {
+    pub(super) async fn delete_objects(&self, call: &Call<'_>, body: Body) -> Result<Answer> {
         let bytes = small_body(call, body, DELETE_BYTES_MAX).await?;
         let request = read_delete(&bytes)?;
         let mut keys = Vec::with_capacity(request.objects.len());

@@ -2,9 +2,9 @@
 
 use bytes::Bytes;
 use http::StatusCode;
-use hyper::body::Incoming;
 use moat_blob::BlobStore;
 use moat_meta::MetaStore;
+use moat_net::Body;
 use moat_s3::ErrorCode;
 use moat_s3::request::{Conditions, CustomerKey, SseRequest, parse_copy_source_range};
 use moat_s3::xml::{
@@ -53,7 +53,7 @@ impl<M: MetaStore, B: BlobStore> S3Service<M, B> {
         Ok(answer)
     }
 
-    pub(super) async fn upload_part(&self, call: &Call<'_>, body: Incoming) -> Result<Answer> {
+    pub(super) async fn upload_part(&self, call: &Call<'_>, body: Body) -> Result<Answer> {
         let (bucket, key) = (call.bucket()?, call.key()?);
         let (id, number) = (upload_id(call)?, part_number(call)?);
         refuse_sse_of_part(call)?;
@@ -120,7 +120,7 @@ impl<M: MetaStore, B: BlobStore> S3Service<M, B> {
         Ok(answer)
     }
 
-    pub(super) async fn complete_upload(&self, call: &Call<'_>, body: Incoming) -> Result<Answer> {
+    pub(super) async fn complete_upload(&self, call: &Call<'_>, body: Body) -> Result<Answer> {
         let (bucket, key) = (call.bucket()?, call.key()?);
         let id = upload_id(call)?;
         let bytes = small_body_about_an_object(call, body, COMPLETE_BYTES_MAX).await?;

@@ -2,7 +2,6 @@
 
 use http::header::{self, HeaderName, HeaderValue};
 use http::{HeaderMap, Method, StatusCode};
-use hyper::body::Incoming;
 use moat_blob::BlobStore;
 use moat_meta::MetaStore;
 use moat_net::Body;
@@ -232,7 +231,7 @@ impl<M: MetaStore, B: BlobStore> S3Service<M, B> {
         Ok(())
     }
 
-    pub(super) async fn put_object(&self, call: &Call<'_>, body: Incoming) -> Result<Answer> {
+    pub(super) async fn put_object(&self, call: &Call<'_>, body: Body) -> Result<Answer> {
         let (bucket, key) = (call.bucket()?, call.key()?);
         let asked = SseRequest::from_write_headers(&call.parts.headers)?;
         let description = describe(call)?;

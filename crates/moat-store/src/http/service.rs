@@ -6,7 +6,6 @@ use std::time::{Duration, Instant};
 
 use http::request::Parts;
 use http::{Method, Request, Response, StatusCode};
-use hyper::body::Incoming;
 use moat_blob::BlobStore;
 use moat_meta::MetaStore;
 use moat_net::health::Probe;
@@ -81,17 +80,15 @@ impl<M: MetaStore, B: BlobStore> S3Service<M, B> {
     }
 
     /// Answers a request about an object, a bucket or the service.
-    async fn answer(&self, peer: &Arc<Peer>, request: Request<Incoming>) -> Response<Body> {
+    async fn answer(&self, peer: &Arc<Peer>, request: Request<Body>) -> Response<Body> {
         let started = Instant::now();
         let id = self.request_ids.next();
         let mut operation = None;
-        let (parts, result) = if request.uri().path() == REWRAP_PATH {
-            let result = self.rewrap(&request).await;
-            (request.into_parts().0, result)
+        let (mut parts, body) = request.into_parts();
+        let result = if parts.uri.path() == REWRAP_PATH {
+            self.rewrap(&parts).await
         } else {
-            let (mut parts, body) = request.into_parts();
-            let result = self.handle(peer, &mut parts, body, &mut operation).await;
-            (parts, result)
+            self.handle(peer, &mut parts, body, &mut operation).await
         };
         let name = operation.map_or("Unknown", Operation::name);
         let mut answer = match result {
@@ -120,7 +117,7 @@ impl<M: MetaStore, B: BlobStore> S3Service<M, B> {
         &self,
         peer: &Arc<Peer>,
         parts: &mut Parts,
-        body: Incoming,
+        body: Body,
         operation: &mut Option<Operation>,
     ) -> Result<Answer> {
         let secure = is_secure(peer, &parts.headers, &self.trusted_proxies);
@@ -181,7 +178,7 @@ impl<M: MetaStore, B: BlobStore> S3Service<M, B> {
         })
     }
 
-    async fn dispatch(&self, call: &Call<'_>, body: Incoming) -> Result<Answer> {
+    async fn dispatch(&self, call: &Call<'_>, body: Body) -> Result<Answer> {
         match call.operation {
             Operation::ListBuckets => self.list_buckets(call).await,
             Operation::CreateBucket => self.create_bucket(call, body).await,
@@ -235,14 +232,14 @@ impl<M: MetaStore, B: BlobStore> S3Service<M, B> {
 }
 
 impl<M: MetaStore, B: BlobStore> Service for S3Service<M, B> {
-    async fn call(&self, peer: &Arc<Peer>, request: Request<Incoming>) -> Response<Body> {
+    async fn call(&self, peer: &Arc<Peer>, request: Request<Body>) -> Response<Body> {
         let path = request.uri().path();
         let reads = matches!(*request.method(), Method::GET | Method::HEAD);
         if reads && let Some(probe) = Probe::of_path(path) {
             return self.probe(probe).await;
         }
         if reads && METRICS_PATHS.contains(&path) {
-            return self.metrics(peer, &request).await;
+            return self.metrics(peer, &request);
         }
         self.answer(peer, request).await
     }
@@ -251,7 +248,7 @@ impl<M: MetaStore, B: BlobStore> Service for S3Service<M, B> {
 impl<M: MetaStore, B: BlobStore> S3Service<M, B> {
     /// Metrics name operations and sizes, no object and no key. They are served to this machine
     /// (but not through a proxy on it), and elsewhere to root's signature.
-    async fn metrics(&self, peer: &Peer, request: &Request<Incoming>) -> Response<Body> {
+    fn metrics(&self, peer: &Peer, request: &Request<Body>) -> Response<Body> {
         let local = peer.addr.ip().to_canonical().is_loopback()
             && !request.headers().contains_key("x-forwarded-for");
         let signed = RequestParts::new(request.method(), request.uri(), request.headers());

@@ -32,7 +32,6 @@ use std::time::{Duration, Instant};
 
 use bytes::Bytes;
 use http::{HeaderMap, Response, StatusCode};
-use hyper::body::Incoming;
 use moat_meta::MetaStore;
 use moat_net::Body;
 use moat_types::EnclaveName;
@@ -69,7 +68,7 @@ const IGNORED_BODY: usize = 4 << 10;
 pub(crate) async fn answer<M: MetaStore>(
     front: &Front<M>,
     exchange: Exchange<'_>,
-    body: Incoming,
+    body: Body,
 ) -> Response<Body> {
     let started = Instant::now();
     let request_id = exchange.request_id;
@@ -91,7 +90,7 @@ async fn respond<M: MetaStore>(
     front: &Front<M>,
     exchange: Exchange<'_>,
     route: Route,
-    body: Incoming,
+    body: Body,
 ) -> Answer {
     let head = exchange.head;
     route.check_method(&head.method)?;

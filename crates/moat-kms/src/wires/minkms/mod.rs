@@ -31,7 +31,6 @@ use std::sync::Arc;
 use bytes::Bytes;
 use http::header::{CACHE_CONTROL, CONTENT_LENGTH, CONTENT_TYPE};
 use http::{HeaderValue, Method, Response, StatusCode};
-use hyper::body::Incoming;
 use moat_meta::MetaStore;
 use moat_net::Body;
 use moat_types::EnclaveName;
@@ -54,7 +53,7 @@ const LOG_REQUEST_BYTES_MAX: usize = 4 << 10;
 pub(crate) async fn answer<M: MetaStore>(
     front: &Arc<Front<M>>,
     exchange: Exchange<'_>,
-    body: Incoming,
+    body: Body,
 ) -> Response<Body> {
     let request_id = exchange.request_id;
     let mut response = match handle(front, exchange, body).await {
@@ -70,7 +69,7 @@ pub(crate) async fn answer<M: MetaStore>(
 async fn handle<M: MetaStore>(
     front: &Arc<Front<M>>,
     exchange: Exchange<'_>,
-    body: Incoming,
+    body: Body,
 ) -> Result<Response<Body>, Refusal> {
     let route = Route::parse(exchange.head.uri.path())?;
     route.check_method(&exchange.head.method)?;
