@@ -17,13 +17,13 @@ use crate::answer::Refusal;
 use crate::body::{AnswerBody, RequestBody};
 use crate::config::{ATTEMPTS_MAX, CONNECT_ATTEMPTS_WITHIN, ProxyProtocol};
 use crate::expect::{Continue, Gate, expects_continue};
-use crate::gateway::Plan;
+use crate::gateway::{Admitted, Plan};
 use crate::health::Outcome;
 use crate::observe::Class;
 use crate::proxy::{Flight, State};
 use crate::record::Record;
 use crate::watch::Watch;
-use crate::{client_certificate, headers, plain, upgrade};
+use crate::{bucket_list, client_certificate, headers, plain, upgrade};
 
 /// Answers one request.
 pub(crate) async fn answer(
@@ -59,13 +59,17 @@ pub(crate) async fn answer(
     let asked = head.uri.clone();
     let admitted = match (&state.gateway, signed) {
         (Some(gateway), Some(signed)) => {
-            let admitted = gateway.admit(&state.config, peer, &signed, &mut head, body);
-            admitted.await.map(|one| (one.body, Some(one.plan)))
+            gateway
+                .admit(&state.config, peer, &signed, &mut head, body)
+                .await
         }
-        _ => Ok((RequestBody::if_any(body, state), None)),
+        _ => Ok(Admitted::Request(RequestBody::if_any(body, state), None)),
     };
     let (body, plan) = match admitted {
-        Ok(admitted) => admitted,
+        Ok(Admitted::Request(body, plan)) => (body, plan),
+        Ok(Admitted::ListBuckets(listing)) => {
+            return bucket_list::answer(state, peer, &head, began, *listing).await;
+        }
         Err(refusal) => {
             head.uri = asked;
             return refuse(state, peer, &head, began, refusal);
@@ -105,7 +109,7 @@ pub(crate) async fn answer(
 }
 
 /// The endpoints that one request is tried on.
-struct Attempts<'a> {
+pub(crate) struct Attempts<'a> {
     state: &'a State,
     peer: &'a Peer,
     /// Since when no endpoint has taken it: what a frozen one cost is not counted.
@@ -118,7 +122,7 @@ struct Attempts<'a> {
     arrivals: usize,
     replayed: bool,
     /// How it is signed, in gateway mode.
-    plan: Option<Plan>,
+    pub(crate) plan: Option<Plan>,
 }
 
 /// Why an attempt came to nothing.
@@ -130,7 +134,7 @@ enum Failure {
 }
 
 impl<'a> Attempts<'a> {
-    fn new(
+    pub(crate) fn new(
         state: &'a State,
         peer: &'a Peer,
         body: Option<RequestBody>,
@@ -151,7 +155,7 @@ impl<'a> Attempts<'a> {
         }
     }
 
-    async fn run(&mut self, head: &Parts) -> Result<(Response<Body>, Flight), Refusal> {
+    pub(crate) async fn run(&mut self, head: &Parts) -> Result<(Response<Body>, Flight), Refusal> {
         loop {
             let sites = self.plan.as_ref().map(|plan| plan.sites.clone());
             let Some(flight) = self.state.begin(sites, &self.tried) else {
@@ -354,7 +358,7 @@ fn refusal_of(error: &ClientError) -> Refusal {
 }
 
 /// Passes the upstream's answer on.
-fn relay(
+pub(crate) fn relay(
     state: &State,
     peer: &Arc<Peer>,
     method: &Method,
@@ -384,7 +388,8 @@ fn relay(
     answer
 }
 
-fn refuse(
+/// Answers in the upstream's place.
+pub(crate) fn refuse(
     state: &State,
     peer: &Arc<Peer>,
     head: &Parts,

@@ -29,6 +29,7 @@ mod admin;
 mod answer;
 mod backend;
 mod body;
+mod bucket_list;
 mod budget;
 mod client_certificate;
 mod error;

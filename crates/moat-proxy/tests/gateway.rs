@@ -478,7 +478,7 @@ async fn a_renamed_bucket_has_one_name_before_the_gateway() {
         .with("host", "lake.s3.test")
         .with("x-amz-copy-source", "/lake/a%2Fb?versionId=1");
     let answer = copy.send(&front).await;
-    assert_eq!(answer.headers()["location"], "/lake");
+    assert_eq!(answer.headers()["location"], "http://lake.s3.test/k");
     let taken = store.taken();
     assert_eq!(taken[0].uri, "/lake-7?prefix=a%20b");
     assert_eq!(taken[2].uri, "/lake-7/k");

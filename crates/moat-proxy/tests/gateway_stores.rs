@@ -19,7 +19,7 @@ use moat_types::SecretString;
 use support::gateway::{
     CheckingStore, Draft, REGION, STORE_KEY, credentials, front, gateway, outcome,
 };
-use support::{Front, Notes, Server, client, config, soon};
+use support::{Front, Notes, Server, client, config, soon, text};
 
 #[tokio::test]
 async fn buckets_go_to_their_stores_with_the_keys_of_each() {
@@ -66,6 +66,134 @@ async fn buckets_go_to_their_stores_with_the_keys_of_each() {
         200
     );
     assert_eq!((first.begun(), second.begun()), (2, 1));
+}
+
+/// What a store has, two on a page: a token names the page's first bucket.
+fn buckets(owner: &'static str, names: &'static [&'static str]) -> CheckingStore {
+    CheckingStore::answering(move |taken| {
+        let query = taken.uri.query().unwrap_or_default();
+        let from = query.strip_prefix("continuation-token=");
+        let from = from.map_or(0, |from| {
+            names.iter().position(|name| *name == from).unwrap()
+        });
+        let listed = |name: &&str| {
+            format!(
+                "<Bucket><Name>{name}</Name><CreationDate>2026-01-02T03:04:05.000Z</CreationDate></Bucket>"
+            )
+        };
+        let page: String = names[from..].iter().take(2).map(listed).collect();
+        let next = names.get(from + 2);
+        let next = next.map(|name| format!("<ContinuationToken>{name}</ContinuationToken>"));
+        Response::new(Body::full(format!(
+            "<ListAllMyBucketsResult><Owner><ID>{owner}</ID></Owner><Buckets>{page}</Buckets>{}</ListAllMyBucketsResult>",
+            next.unwrap_or_default()
+        )))
+    })
+}
+
+struct Two {
+    first: CheckingStore,
+    second: CheckingStore,
+    second_server: Server,
+    front: Front,
+    _first_server: Server,
+}
+
+/// A gateway before both, with routes to the second and a renamed bucket in the first.
+fn before_both(first: CheckingStore, second: CheckingStore) -> Two {
+    let (first_server, second_server) = (first.start(None), second.start(None));
+    let mut settings = gateway();
+    settings.stores.push(Store {
+        name: "second".to_owned(),
+        sites: 1..2,
+        region: REGION.to_owned(),
+        keys: KeySource::Fixed(credentials(STORE_KEY.0, STORE_KEY.1)),
+    });
+    let route = |name: &str, store, upstream_name: &str| BucketRoute {
+        name: name.to_owned(),
+        store,
+        upstream_name: upstream_name.to_owned(),
+    };
+    settings.buckets = vec![
+        route("lake", 0, "lake-7"),
+        route("cold", 1, "cold-7"),
+        route("gone", 1, "gone"),
+    ];
+    let mut config = config(&[first_server.url("http")]);
+    let mut site = SiteConfig::new(vec![Upstream::parse(&second_server.url("http")).unwrap()]);
+    site.health = config.sites[0].health.clone();
+    config.sites.push(site);
+    config.mode = Mode::Gateway(Arc::new(settings));
+    Two {
+        first,
+        second,
+        second_server,
+        front: Front::start(config, None),
+        _first_server: first_server,
+    }
+}
+
+/// The names that the gateway lists, and from whom; the status if it lists none.
+async fn listed(front: &Front, query: &str) -> Result<(Vec<String>, String), u16> {
+    let response = Draft::get(&format!("/{query}")).send(front).await;
+    let status = response.status().as_u16();
+    let text = text(response).await;
+    let list = moat_s3::xml::read_list_buckets(text.as_bytes()).map_err(|_| status)?;
+    let names = list.buckets.into_iter().map(|(name, _)| name).collect();
+    Ok((names, list.owner.unwrap().0))
+}
+
+#[tokio::test]
+async fn buckets_of_all_stores_are_one_list_by_the_clients_names() {
+    let two = before_both(
+        buckets("root", &["aaa", "cold", "lake-7", "zoo"]),
+        buckets("other", &["cold-7", "nobodys"]),
+    );
+    let names = |names: &[&str]| {
+        names
+            .iter()
+            .map(|one| (*one).to_owned())
+            .collect::<Vec<_>>()
+    };
+    let all = names(&["aaa", "cold", "lake", "zoo"]);
+    let got = listed(&two.front, "").await;
+    assert_eq!(got, Ok((all.clone(), "root".to_owned())));
+    // Two pages of the first, one of the second; the client's own page is none of theirs.
+    assert_eq!((two.first.begun(), two.second.begun()), (2, 1));
+    let page = listed(&two.front, "?max-buckets=2&prefix=&continuation-token=aaa").await;
+    assert_eq!(page.unwrap().0, names(&["cold", "lake"]));
+    let uris: Vec<_> = two
+        .second
+        .taken()
+        .iter()
+        .map(|one| one.uri.to_string())
+        .collect();
+    assert_eq!(uris, ["/", "/"]);
+    // Without the second its buckets are known by configuration alone.
+    two.second_server.task.abort();
+    two.front.until_up(&[true, false]).await;
+    let got = listed(&two.front, "").await.unwrap().0;
+    assert_eq!(got, names(&["aaa", "cold", "gone", "lake", "zoo"]));
+}
+
+#[tokio::test]
+async fn without_the_first_store_there_is_no_list() {
+    let refused = || {
+        CheckingStore::answering(|_| {
+            let mut response =
+                Response::new(Body::full("<Error><Code>AccessDenied</Code></Error>"));
+            *response.status_mut() = StatusCode::FORBIDDEN;
+            response
+        })
+    };
+    let first = before_both(refused(), buckets("other", &["cold-7"]));
+    assert_eq!(listed(&first.front, "").await, Err(403));
+    let second = before_both(buckets("root", &["aaa"]), refused());
+    let got = listed(&second.front, "").await.unwrap().0;
+    assert_eq!(got, ["aaa", "cold", "gone"]);
+    let no_list = CheckingStore::answering(|_| Response::new(Body::full("<html></html>")));
+    let none = before_both(no_list, buckets("other", &["cold-7"]));
+    assert_eq!(listed(&none.front, "").await, Err(502));
 }
 
 /// An STS that gives the store's key away, with a token, to whoever brings the right one.

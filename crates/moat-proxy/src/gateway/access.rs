@@ -3,7 +3,7 @@
 use std::net::IpAddr;
 
 use http::HeaderMap;
-use moat_s3::policy::{Facts, Policy, Question, is_allowed};
+use moat_s3::policy::{Facts, Policy, Question, Verdict, is_allowed};
 use moat_s3::request::{CopySource, Operation, Query};
 use moat_s3::{ErrorCode, S3Error};
 
@@ -44,6 +44,24 @@ impl Wish<'_> {
             self.ask(policies, action, &object(&source.bucket, &source.key))?;
         }
         Ok(())
+    }
+
+    /// Whether a ListBuckets shows all buckets; else those that the policies speak of.
+    ///
+    /// # Errors
+    /// `AccessDenied`, if a policy forbids it.
+    pub(super) fn check_list_buckets(&self, policies: &[Policy]) -> Result<bool, S3Error> {
+        let facts = self.facts();
+        let question = Question {
+            action: self.operation.iam_action(),
+            resource: "",
+            facts: &facts,
+        };
+        let mut verdicts = policies.iter().map(|policy| policy.judge(&question));
+        if verdicts.clone().any(|verdict| verdict == Verdict::Denied) {
+            return Err(ErrorCode::AccessDenied.into());
+        }
+        Ok(verdicts.any(|verdict| verdict == Verdict::Allowed))
     }
 
     /// Whether a key of a DeleteObjects may be deleted.
@@ -117,10 +135,11 @@ impl Wish<'_> {
         }
     }
 
-    fn ask(&self, policies: &[Policy], action: &str, resource: &str) -> Result<(), S3Error> {
+    fn facts(&self) -> Facts<'_> {
         let text = |name| self.headers.get(name).and_then(|value| value.to_str().ok());
-        let lists = self.key.is_none();
-        let facts = Facts {
+        // The prefix of a ListBuckets is one of buckets' names, of which conditions know nothing.
+        let lists = self.bucket.is_some() && self.key.is_none();
+        Facts {
             user: Some(self.user),
             source: Some(self.address),
             secure: self.secure,
@@ -128,7 +147,11 @@ impl Wish<'_> {
             delimiter: self.query.get("delimiter").filter(|_| lists),
             encryption: text(&SSE),
             kms_key_id: text(&SSE_KEY_ID),
-        };
+        }
+    }
+
+    fn ask(&self, policies: &[Policy], action: &str, resource: &str) -> Result<(), S3Error> {
+        let facts = self.facts();
         let question = Question {
             action,
             resource,

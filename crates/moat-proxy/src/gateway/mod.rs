@@ -10,10 +10,12 @@ mod access;
 mod config;
 mod encryption;
 mod keys;
+mod listing;
 mod names;
 mod payload;
 mod plan;
 mod routes;
+mod words;
 
 use std::sync::Arc;
 
@@ -30,6 +32,7 @@ use moat_types::SecretString;
 pub use config::{BucketRoute, GatewayConfig, GatewayError, SignBody, Store, User};
 pub use encryption::{Encryption, EncryptionRule, Require};
 pub use keys::{KeySource, ReadKeys, WebIdentity};
+pub(crate) use listing::Listing;
 pub(crate) use plan::Plan;
 
 use crate::answer::Refusal;
@@ -38,21 +41,30 @@ use crate::config::Config;
 use crate::{headers, plain};
 use access::Wish;
 use keys::Keys;
+use listing::{Page, Viewer};
+use payload::Payload;
 use routes::{Place, Routes};
+use words::{Rename, Words};
 
 /// A gateway in use.
 pub(crate) struct Gateway {
     config: Arc<GatewayConfig>,
     authenticator: Authenticator,
     domains: BaseDomains,
-    routes: Routes,
+    routes: Arc<Routes>,
     keys: Vec<Arc<Keys>>,
 }
 
 /// A request that may go on.
-pub(crate) struct Admitted {
-    pub(crate) body: Option<RequestBody>,
-    pub(crate) plan: Plan,
+#[expect(
+    clippy::large_enum_variant,
+    reason = "nearly every request is of the large one, and a box would be an allocation for each"
+)]
+pub(crate) enum Admitted {
+    /// To the store of its bucket; without a gateway there is no plan.
+    Request(Option<RequestBody>, Option<Plan>),
+    /// To all of them.
+    ListBuckets(Box<Listing>),
 }
 
 /// What a request is about, in the words of the client.
@@ -84,7 +96,7 @@ impl Gateway {
         Self {
             authenticator: Authenticator::new(accounts, config.client_region.clone()),
             domains: BaseDomains::new(&config.domains),
-            routes: Routes::new(&config.buckets),
+            routes: Arc::new(Routes::new(&config.buckets)),
             keys: keys.collect(),
             config: Arc::clone(config),
         }
@@ -154,9 +166,19 @@ impl Gateway {
                 .get("x-forwarded-proto")
                 .is_some_and(|scheme| scheme == "https"),
         };
+        if target.operation == Operation::ListBuckets {
+            let sees_all = wish.check_list_buckets(&user.policies)?;
+            let viewer = Viewer {
+                account: proven.account,
+                address: wish.address,
+                secure: wish.secure,
+                sees_all,
+            };
+            return self.listing(viewer, &query);
+        }
         wish.check(&user.policies)?;
         let idle = settings.body_idle_timeout;
-        let payload = payload::Payload::new(target.operation, &proven, &head.headers, &body)?;
+        let payload = Payload::new(target.operation, &proven, &head.headers, &body)?;
         let whole = payload
             .collect_if_small(body, target.operation, idle)
             .await?;
@@ -165,19 +187,30 @@ impl Gateway {
         {
             check_deletes(&wish, user, document)?;
         }
+        let words = self.words(head, &target, &place, source.as_ref());
         self.rewrite(head, &place, &target, &raw_query, &proven)?;
         let (body, payload) = payload.settle(whole, &mut head.headers, idle);
-        let store = &self.config.stores[place.store];
-        let plan = Plan::new(
+        let plan = self.plan(place.store, target.operation, payload);
+        let plan = plan.with_words(words);
+        Ok(Admitted::Request(body, Some(plan)))
+    }
+
+    fn plan(&self, store: usize, operation: Operation, payload: Payload) -> Plan {
+        Plan::new(
             payload,
-            target.operation,
+            operation,
             self.config.sign_body,
             Arc::clone(&self.config.clock),
-            Arc::clone(&self.keys[place.store]),
-            store,
-        );
-        let plan = plan.with_names(self.renames(&target, &place));
-        Ok(Admitted { body, plan })
+            Arc::clone(&self.keys[store]),
+            &self.config.stores[store],
+        )
+    }
+
+    fn listing(&self, viewer: Viewer, query: &Query<'_>) -> Result<Admitted, Refused> {
+        let page = Page::parse(query)?;
+        let ask = |store| self.plan(store, Operation::ListBuckets, Payload::none());
+        let listing = Listing::new(&self.config, &self.routes, viewer, page, ask);
+        Ok(Admitted::ListBuckets(Box::new(listing)))
     }
 
     fn target(&self, head: &Parts) -> Result<Target, S3Error> {
@@ -274,19 +307,36 @@ impl Gateway {
         Ok(())
     }
 
-    /// The names that the answer must give back to the client.
-    fn renames(&self, target: &Target, place: &Place) -> Vec<names::Rename> {
-        if target.operation == Operation::ListBuckets {
-            let each = self.routes.renamed.iter();
-            return each
-                .map(|(upstream, name)| names::Rename::new(upstream, name))
-                .collect();
-        }
-        match (&place.bucket, &target.bucket) {
-            (Some(upstream), Some(name)) if upstream != name => {
-                vec![names::Rename::new(upstream, name)]
-            }
-            _ => Vec::new(),
+    /// The words that the answer must be in, from a head that is still the client's.
+    fn words(
+        &self,
+        head: &Parts,
+        target: &Target,
+        place: &Place,
+        source: Option<&CopySource>,
+    ) -> Words {
+        let text = |name| {
+            let value: Option<&HeaderValue> = head.headers.get(name);
+            value.and_then(|value| value.to_str().ok())
+        };
+        let scheme = text("x-forwarded-proto").unwrap_or_default();
+        let host = text("x-forwarded-host").unwrap_or_default();
+        let of_source = source.and_then(|source| {
+            let there = self.routes.find(Some(&source.bucket)).ok()?;
+            Some((there.bucket?, source.bucket.clone()))
+        });
+        let pairs = [place.bucket.clone().zip(target.bucket.clone()), of_source];
+        let renamed = pairs.into_iter().flatten();
+        let renamed = renamed.filter(|(upstream, client)| upstream != client);
+        let region = &self.config.client_region;
+        Words {
+            renames: renamed
+                .map(|(upstream, client)| Rename::new(&upstream, &client))
+                .collect(),
+            bucket: target.bucket.clone(),
+            origin: format!("{scheme}://{host}"),
+            path: head.uri.path().to_owned(),
+            region: (!region.is_empty()).then(|| region.clone()),
         }
     }
 }

@@ -1,15 +1,14 @@
-//! Gives renamed buckets their clients' names in answers: in the XML of lists, uploads and errors,
-//! piece by piece as it comes, and in `Location`. Objects are never looked into.
+//! Gives renamed buckets their clients' names in XML, piece by piece as it comes: in lists, uploads and
+//! errors, where each name has its element.
 
 use std::pin::Pin;
 use std::task::{Context, Poll, ready};
 
 use bytes::Bytes;
-use http::header::{CONTENT_ENCODING, CONTENT_LENGTH, CONTENT_TYPE, LOCATION};
-use http::{HeaderMap, HeaderValue, Response};
 use http_body::{Body as HttpBody, Frame};
 use moat_net::{Body, BoxError};
-use moat_s3::request::Operation;
+
+use super::words::{Rename, Words};
 
 /// The longest tag that is understood. Those of S3 have some dozen bytes, roots a namespace more.
 const TAG_BYTES_MAX: usize = 4 * 1024;
@@ -18,83 +17,22 @@ const TEXT_BYTES_MAX: usize = 8 * 1024;
 /// Deeper elements than these hold no names.
 const DEPTH_MAX: usize = 8;
 
-/// A bucket's name behind the gateway and before it.
-#[derive(Clone, Debug)]
-pub(super) struct Rename {
-    upstream: String,
-    client: String,
-}
-
-impl Rename {
-    pub(super) fn new(upstream: &str, client: &str) -> Self {
-        Self {
-            upstream: upstream.to_owned(),
-            client: client.to_owned(),
-        }
-    }
-}
-
-/// Translates an answer to `operation`.
-pub(super) fn translate(
-    renames: &[Rename],
-    operation: Operation,
-    response: Response<Body>,
-) -> Response<Body> {
-    let (mut head, body) = response.into_parts();
-    if let Some(location) = head.headers.get(LOCATION)
-        && let Ok(text) = location.to_str()
-        && let Ok(value) = HeaderValue::from_str(&in_path(renames, text))
-    {
-        head.headers.insert(LOCATION, value);
-    }
-    let failed = head.status.is_client_error() || head.status.is_server_error();
-    let may_hold_names = (failed || answers_with_names(operation))
-        && is_xml(&head.headers)
-        && !head.headers.contains_key(CONTENT_ENCODING)
-        && !body.is_end_stream();
-    if !may_hold_names {
-        return Response::from_parts(head, body);
-    }
-    head.headers.remove(CONTENT_LENGTH);
-    let body = Translated {
-        source: body,
-        translator: Some(Translator::new(renames.to_vec())),
-    };
-    Response::from_parts(head, Body::stream(body))
-}
-
-const fn answers_with_names(operation: Operation) -> bool {
-    matches!(
-        operation,
-        Operation::ListBuckets
-            | Operation::ListObjects
-            | Operation::ListObjectsV2
-            | Operation::ListObjectVersions
-            | Operation::ListMultipartUploads
-            | Operation::ListParts
-            | Operation::CreateMultipartUpload
-            | Operation::CompleteMultipartUpload
-    )
-}
-
-fn is_xml(headers: &HeaderMap) -> bool {
-    headers
-        .get(CONTENT_TYPE)
-        .and_then(|value| value.to_str().ok())
-        .is_some_and(|text| text.contains("xml"))
-}
-
 /// What the text of an element is.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum Holds {
     Name,
+    /// The bucket, then perhaps a key.
     Path,
+    /// The URL of the object.
+    Url,
+    /// The host to ask at.
+    Host,
 }
 
 /// Whether an element, with the one around it, holds a name.
 fn holds(parent: &[u8], element: &[u8]) -> Option<Holds> {
     match (parent, element) {
-        (b"ListBucketResult" | b"ListVersionsResult" | b"Bucket", b"Name")
+        (b"ListBucketResult" | b"ListVersionsResult", b"Name")
         | (
             b"ListMultipartUploadsResult"
             | b"ListPartsResult"
@@ -102,38 +40,35 @@ fn holds(parent: &[u8], element: &[u8]) -> Option<Holds> {
             | b"CompleteMultipartUploadResult",
             b"Bucket",
         )
-        | (b"Error", b"BucketName") => Some(Holds::Name),
-        (b"Error", b"Resource") | (b"CompleteMultipartUploadResult", b"Location") => {
-            Some(Holds::Path)
-        }
+        | (b"Error", b"BucketName" | b"Bucket") => Some(Holds::Name),
+        (b"Error", b"Resource") => Some(Holds::Path),
+        (b"Error", b"Endpoint") => Some(Holds::Host),
+        (b"CompleteMultipartUploadResult", b"Location") => Some(Holds::Url),
         _ => None,
     }
 }
 
-/// Translates the bucket of a path or URL in path style.
+/// Translates the bucket of a path.
 fn in_path(renames: &[Rename], text: &str) -> String {
-    let (before, path) = match text.find("://") {
-        Some(scheme) => {
-            let host = scheme + 3;
-            let path = text[host..].find('/').map_or(text.len(), |at| host + at);
-            text.split_at(path)
-        }
-        None => ("", text),
-    };
-    let Some(rest) = path.strip_prefix('/') else {
+    let Some(rest) = text.strip_prefix('/') else {
         return text.to_owned();
     };
     let (bucket, key) = rest.split_at(rest.find('/').unwrap_or(rest.len()));
     match renames.iter().find(|rename| rename.upstream == bucket) {
-        Some(rename) => format!("{before}/{}{key}", rename.client),
+        Some(rename) => format!("/{}{key}", rename.client),
         None => text.to_owned(),
     }
+}
+
+/// What stands in a URL and means something in XML.
+fn escaped(text: &str) -> String {
+    text.replace('&', "&amp;").replace('<', "&lt;")
 }
 
 /// Translates a document piece by piece.
 #[derive(Debug)]
 struct Translator {
-    renames: Vec<Rename>,
+    words: Words,
     /// Names of the open elements, the root first, down to [`DEPTH_MAX`].
     open: Vec<Vec<u8>>,
     depth: usize,
@@ -146,9 +81,9 @@ struct Translator {
 }
 
 impl Translator {
-    const fn new(renames: Vec<Rename>) -> Self {
+    const fn new(words: Words) -> Self {
         Self {
-            renames,
+            words,
             open: Vec::new(),
             depth: 0,
             tag: Vec::new(),
@@ -245,9 +180,14 @@ impl Translator {
 
     fn translated(&self, holds: Holds, text: &str) -> String {
         match holds {
-            Holds::Path => in_path(&self.renames, text),
+            Holds::Path => in_path(&self.words.renames, text),
+            Holds::Url => escaped(&self.words.url()),
+            Holds::Host => {
+                let origin = &self.words.origin;
+                escaped(origin.rsplit('/').next().unwrap_or_default())
+            }
             Holds::Name => {
-                let mut renames = self.renames.iter();
+                let mut renames = self.words.renames.iter();
                 let found = renames.find(|rename| rename.upstream == text);
                 found.map_or(text, |rename| &rename.client).to_owned()
             }
@@ -256,10 +196,19 @@ impl Translator {
 }
 
 /// An answer's body with the clients' names.
-struct Translated {
+pub(super) struct Translated {
     source: Body,
     /// `None` after the end.
     translator: Option<Translator>,
+}
+
+impl Translated {
+    pub(super) fn new(source: Body, words: Words) -> Self {
+        Self {
+            source,
+            translator: Some(Translator::new(words)),
+        }
+    }
 }
 
 impl HttpBody for Translated {
@@ -296,16 +245,23 @@ impl HttpBody for Translated {
 
 #[cfg(test)]
 mod tests {
+    use super::super::words::Rename;
     use super::*;
 
-    fn renames() -> Vec<Rename> {
-        vec![Rename::new("lake-7", "lake"), Rename::new("x", "y")]
+    fn words() -> Words {
+        Words {
+            renames: vec![Rename::new("lake-7", "lake"), Rename::new("x", "y")],
+            bucket: Some("lake".to_owned()),
+            origin: "https://lake.s3.test:8443".to_owned(),
+            path: "/a%20b&c".to_owned(),
+            region: Some("home-1".to_owned()),
+        }
     }
 
     /// The result is the same wherever the pieces end.
     fn check(document: &str, expected: &str) {
         for size in [1, 3, 7, 1000] {
-            let mut translator = Translator::new(renames());
+            let mut translator = Translator::new(words());
             let mut out = Vec::new();
             for piece in document.as_bytes().chunks(size) {
                 out.extend(translator.take(piece));
@@ -326,12 +282,25 @@ mod tests {
              <CommonPrefixes><Prefix>lake-7</Prefix></CommonPrefixes></ListBucketResult>",
         );
         check(
-            "<ListAllMyBucketsResult><Buckets><Bucket><Name>x</Name></Bucket><Bucket><Name>z</Name></Bucket></Buckets></ListAllMyBucketsResult>",
-            "<ListAllMyBucketsResult><Buckets><Bucket><Name>y</Name></Bucket><Bucket><Name>z</Name></Bucket></Buckets></ListAllMyBucketsResult>",
+            " <CompleteMultipartUploadResult><Location>http://h:1/lake-7/a%20b&amp;c</Location><Bucket>lake-7</Bucket><Key>k</Key></CompleteMultipartUploadResult>",
+            " <CompleteMultipartUploadResult><Location>https://lake.s3.test:8443/a%20b&amp;c</Location><Bucket>lake</Bucket><Key>k</Key></CompleteMultipartUploadResult>",
         );
+        for root in [
+            "ListVersionsResult/Name",
+            "ListMultipartUploadsResult/Bucket",
+            "ListPartsResult/Bucket",
+            "InitiateMultipartUploadResult/Bucket",
+            "Error/Bucket",
+        ] {
+            let (root, name) = root.split_once('/').unwrap();
+            let with = |bucket| format!("<{root}><{name}>{bucket}</{name}><Key>x</Key></{root}>");
+            check(&with("lake-7"), &with("lake"));
+            // Of another bucket nothing is known.
+            check(&with("lake-77"), &with("lake-77"));
+        }
         check(
-            " <CompleteMultipartUploadResult><Location>http://h:1/lake-7/lake-7</Location><Bucket>lake-7</Bucket><Key>k</Key></CompleteMultipartUploadResult>",
-            " <CompleteMultipartUploadResult><Location>http://h:1/lake/lake-7</Location><Bucket>lake</Bucket><Key>k</Key></CompleteMultipartUploadResult>",
+            "<Error><Code>PermanentRedirect</Code><Endpoint>lake-7.s3.eu-1.amazonaws.com</Endpoint></Error>",
+            "<Error><Code>PermanentRedirect</Code><Endpoint>lake.s3.test:8443</Endpoint></Error>",
         );
         check(
             "<Error><Code>NoSuchKey</Code><Key>a</Key><BucketName>lake-7</BucketName><Resource>/lake-7/a&amp;b</Resource></Error>",
@@ -355,12 +324,12 @@ mod tests {
 
     #[test]
     fn paths_are_translated_at_their_first_part() {
-        let check = |text: &str, expected: &str| assert_eq!(in_path(&renames(), text), expected);
+        let check =
+            |text: &str, expected: &str| assert_eq!(in_path(&words().renames, text), expected);
         check("/lake-7", "/lake");
         check("/lake-7/lake-7", "/lake/lake-7");
         check("/lake-77/k", "/lake-77/k");
-        check("https://lake-7:9000/x/k", "https://lake-7:9000/y/k");
-        check("https://host", "https://host");
+        check("lake-7", "lake-7");
         check("", "");
     }
 }

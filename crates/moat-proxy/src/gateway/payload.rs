@@ -45,6 +45,19 @@ pub(super) enum Arrived {
 }
 
 impl Payload {
+    /// That of a request of the gateway's own, which has no body.
+    pub(super) fn none() -> Self {
+        Self {
+            form: PayloadHash::Sha256(EMPTY_SHA256),
+            source: Source::Plain,
+            announced: AnnouncedTrailers::default(),
+            length: Some(0),
+            raw_length: Some(0),
+            chunk_bytes: CHUNK_BYTES,
+            has_body: false,
+        }
+    }
+
     /// Reads what the head says of the body.
     pub(super) fn new(
         operation: Operation,

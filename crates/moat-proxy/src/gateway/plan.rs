@@ -20,8 +20,8 @@ use std::ops::Range;
 
 use super::config::{SignBody, Store};
 use super::keys::Keys;
-use super::names::{self, Rename};
 use super::payload::{Payload, lengths_of};
+use super::words::Words;
 
 pub(super) const DECODED_LENGTH: HeaderName =
     HeaderName::from_static("x-amz-decoded-content-length");
@@ -40,7 +40,7 @@ pub(crate) struct Plan {
     keys: Arc<Keys>,
     resigned: Counter,
     fate: Fate,
-    renames: Vec<Rename>,
+    words: Words,
 }
 
 /// What was found wrong with a body while it was sent.
@@ -72,12 +72,12 @@ impl Plan {
             keys,
             resigned: metrics::counter!("moat_gateway_resigned_total", "store" => store.name.clone()),
             fate: Fate::default(),
-            renames: Vec::new(),
+            words: Words::default(),
         }
     }
 
-    pub(super) fn with_names(mut self, renames: Vec<Rename>) -> Self {
-        self.renames = renames;
+    pub(super) fn with_words(mut self, words: Words) -> Self {
+        self.words = words;
         self
     }
 
@@ -110,7 +110,7 @@ impl Plan {
         let (method, uri) = (request.method().clone(), request.uri().clone());
         let headers = request.headers_mut();
         headers.insert(HOST, endpoint.host_header().clone());
-        if !self.renames.is_empty() {
+        if self.words.may_change_body(self.operation) {
             headers.insert(ACCEPT_ENCODING, HeaderValue::from_static("identity"));
         }
         self.set_framing(headers, form);
@@ -208,12 +208,9 @@ impl Plan {
         }
     }
 
-    /// Gives the client's names back in an answer.
+    /// Puts an answer into the client's words.
     pub(crate) fn translate(&self, response: Response<Body>) -> Response<Body> {
-        if self.renames.is_empty() {
-            return response;
-        }
-        names::translate(&self.renames, self.operation, response)
+        self.words.translate(self.operation, response)
     }
 }
 

@@ -26,8 +26,8 @@ pub(super) struct Routes {
     /// Names in the first store that are reached under another name, and under that one only: else
     /// the rules for that name could be gone around.
     hidden: HashSet<String>,
-    /// Of buckets of the first store under other names: their name there, and that of the clients.
-    pub(super) renamed: Vec<(String, String)>,
+    /// The clients' names of buckets with a route, by store and name there.
+    by_place: HashMap<(usize, String), String>,
 }
 
 impl Routes {
@@ -41,20 +41,34 @@ impl Routes {
             .map(|route| (route.name.clone(), place(route)))
             .collect();
         let of_first = routes.iter().filter(|route| route.store == 0);
-        let renamed: Vec<_> = of_first
-            .filter(|route| route.name != route.upstream_name)
-            .map(|route| (route.upstream_name.clone(), route.name.clone()))
-            .collect();
-        let hidden = renamed
-            .iter()
-            .map(|(upstream, _)| upstream.clone())
+        let hidden = of_first
+            .map(|route| route.upstream_name.clone())
             .filter(|upstream| !by_name.contains_key(upstream))
             .collect();
+        let by_place = routes.iter().map(|route| {
+            let place = (route.store, route.upstream_name.clone());
+            (place, route.name.clone())
+        });
         Self {
+            by_place: by_place.collect(),
             by_name,
             hidden,
-            renamed,
         }
+    }
+
+    /// The name that clients reach a bucket of a store by; `None` if they can't.
+    pub(super) fn name_of<'a>(&'a self, store: usize, upstream: &'a str) -> Option<&'a str> {
+        if let Some(name) = self.by_place.get(&(store, upstream.to_owned())) {
+            return Some(name);
+        }
+        // By its own name, unless that leads elsewhere. Of other stores what has no route is not seen.
+        (store == 0 && !self.by_name.contains_key(upstream)).then_some(upstream)
+    }
+
+    /// The clients' names of the buckets that have a route to a store.
+    pub(super) fn names_in(&self, store: usize) -> impl Iterator<Item = &str> {
+        let places = self.by_place.iter();
+        places.filter_map(move |((other, _), name)| (*other == store).then_some(&name[..]))
     }
 
     /// The place of a bucket as a client names it; `None`: of what is about no bucket.
@@ -185,6 +199,17 @@ mod tests {
         assert_eq!(find("swap-b"), Some((0, "swap-a".to_owned())));
         assert_eq!(find("other"), Some((0, "other".to_owned())));
         assert_eq!(routes.find(None).unwrap().bucket, None);
+        // And the way back.
+        let name = |store, upstream| routes.name_of(store, upstream);
+        assert_eq!(name(0, "lake-1"), Some("lake"));
+        assert_eq!(name(0, "swap-a"), Some("swap-b"));
+        assert_eq!(name(0, "other"), Some("other"));
+        // A bucket of the first store behind a name that leads to another store, and one of another
+        // store that no name leads to.
+        assert_eq!(name(0, "cold"), None);
+        assert_eq!(name(1, "cold-1"), Some("cold"));
+        assert_eq!(name(1, "other"), None);
+        assert_eq!(routes.names_in(1).collect::<Vec<_>>(), ["cold"]);
     }
 
     #[test]

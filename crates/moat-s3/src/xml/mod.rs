@@ -6,6 +6,7 @@
 //! predefined ones, so that a small body can't grow.
 
 mod answers;
+mod buckets;
 mod list;
 mod parse;
 mod requests;
@@ -18,6 +19,7 @@ pub use answers::{
     encryption_configuration, initiate_multipart_upload_result, list_buckets_result,
     location_constraint, versioning_configuration,
 };
+pub use buckets::{BucketList, read_list_buckets};
 pub use list::{
     ListMultipartUploadsPage, ListObjectVersionsPage, ListObjectsPage, ListObjectsV2Page,
     ListPartsPage, ListedObject, ListedPart, ListedUpload, ListedVersion, Owner, VersionKind,
