@@ -72,6 +72,10 @@ codes! {
     IdentityExists = 409, "identity-exists", "The identity already exists";
     /// The key is for something else.
     KeyUsage = 409, "key-usage", "The key can't be used for this";
+    /// It is the only version of its key.
+    KeyLastVersion = 409, "key-last-version", "The version is the only one of its key";
+    /// Identities have the policy.
+    PolicyInUse = 409, "policy-in-use", "Identities have the policy";
     /// The key has as many versions as one may have.
     KeyVersionLimit = 409, "key-version-limit", "The key has too many versions";
     /// Others changed the same thing at the same time.

@@ -130,6 +130,16 @@ pub enum Error {
         /// How many bytes were given.
         length: usize,
     },
+    /// Without its only version the key would be gone, and no grace period would save it.
+    #[error(
+        "version {version} is the only one of KMS key {key}; delete the key instead, which can be taken back, or rotate it first"
+    )]
+    KeyLastVersion {
+        /// The key.
+        key: KeyName,
+        /// The version.
+        version: KeyVersion,
+    },
     /// The key has as many versions as one may have.
     #[error("KMS key {key} has {limit} versions, which is the limit")]
     KeyVersionLimit {
@@ -201,6 +211,19 @@ pub enum Error {
         /// The policy.
         policy: KeyName,
     },
+    /// Identities have the policy, so that they could do nothing without it.
+    #[error(
+        "{} the policy {policy}, and may do nothing without it: {}; give them another, or force its deletion",
+        holders(.count), listed(.some, .count)
+    )]
+    PolicyInUse {
+        /// The policy.
+        policy: KeyName,
+        /// How many identities have it.
+        count: usize,
+        /// The first of them, at most [`HOLDERS_NAMED_MAX`].
+        some: Vec<Identity>,
+    },
     /// The policy document is no good.
     #[error(transparent)]
     PolicyForm(#[from] PolicyError),
@@ -225,6 +248,29 @@ pub enum Error {
     /// The audit could not be written, so the operation was not done or its result withheld.
     #[error("audit: {0}")]
     Audit(#[from] AuditError),
+}
+
+/// Identities that [`Error::PolicyInUse`] names: enough to act on, in a message that stays readable.
+pub const HOLDERS_NAMED_MAX: usize = 10;
+
+fn holders(count: &usize) -> String {
+    match *count {
+        1 => "1 identity has".to_owned(),
+        count => format!("{count} identities have"),
+    }
+}
+
+fn listed(some: &[Identity], count: &usize) -> String {
+    let mut text = some
+        .iter()
+        .map(ToString::to_string)
+        .collect::<Vec<_>>()
+        .join(", ");
+    let others = count.saturating_sub(some.len());
+    if others > 0 {
+        text.push_str(&format!(" and {others} more"));
+    }
+    text
 }
 
 /// Whose fault a failure is.
@@ -268,6 +314,8 @@ pub enum DenyReason {
     NeedsAdmin,
     /// The identity is a user without a policy.
     NoPolicy,
+    /// The policy of the identity was deleted.
+    PolicyGone,
     /// Its policy does not allow it.
     NotAllowed,
     /// A rule of its policy denies it.
@@ -281,6 +329,7 @@ impl DenyReason {
             Self::UnknownIdentity => "the identity is not known in this enclave",
             Self::NeedsAdmin => "only an Admin may make an Admin",
             Self::NoPolicy => "the identity has no policy",
+            Self::PolicyGone => "the policy of the identity was deleted; assign it another",
             Self::NotAllowed => "no rule of its policy allows it",
             Self::DeniedByRule => "a rule of its policy denies it",
         }

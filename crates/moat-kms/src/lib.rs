@@ -28,7 +28,7 @@ pub use crate::core::{
     BATCH_ITEMS_MAX, CONTEXT_BYTES_MAX, Caller, Core, CoreConfig, DATA_KEY_BYTES,
     DATA_KEY_BYTES_MAX, DELETION_GRACE, DELETION_GRACE_MAX, DUE_INTERVAL, DataKey, Decider,
     Decision, Decrypt, Decrypted, EnclaveInfo, Encrypt, Encrypted, EpochGrant, ExportedVersion,
-    Generate, Guarded, HsmInfo, HsmRotation, HsmSource, HsmStatus, IMPORTED_VERSIONS_MAX,
+    Force, Generate, Guarded, HsmInfo, HsmRotation, HsmSource, HsmStatus, IMPORTED_VERSIONS_MAX,
     IdentityInfo, Import, KEY_VERSIONS_MAX, KeyInfo, KeyVersionInfo, ListQuery, Mac, MacCode,
     NewKey, NodeConfig, OpenedEpoch, PLAINTEXT_BYTES_MAX, Page, PendingDeletion, PolicyInfo,
     ROTATION_MAX, ROTATION_MIN, RateLimit, RewrappedEpoch, SERVICE_ACCOUNTS_MAX, TAG_BYTES_MAX,
@@ -36,7 +36,7 @@ pub use crate::core::{
 };
 pub use backup::{BACKUP_BYTES_MAX, BackupError, BackupInfo, restore};
 pub use envelope::{OVERHEAD_BYTES, ciphertext_version};
-pub use error::{DenyReason, Error, Fault, OpenError};
+pub use error::{DenyReason, Error, Fault, HOLDERS_NAMED_MAX, OpenError};
 pub use hsm::{Hsm, HsmError, HsmKey, TokenKey, TokenUri, UriError};
 pub use kes_store::{StoredKeyError, parse_minio_secret_key, parse_stored_key};
 pub use policy::{Command, PATTERNS_MAX, PathPolicy, Policy, PolicyError, Verdict};

@@ -9,8 +9,8 @@ mod support;
 use std::sync::Arc;
 
 use moat_kms::{
-    Command, Core, Decider, DenyReason, Error, IdentityInfo, ListQuery, PathPolicy, Scope, Tags,
-    Verdict,
+    Command, Core, Decider, DenyReason, Error, Force, IdentityInfo, ListQuery, PathPolicy, Scope,
+    Tags, Verdict,
 };
 use moat_kms_client::Privilege;
 use moat_kms_client::wire::PolicyDocument;
@@ -252,12 +252,55 @@ async fn a_deleted_policy_leaves_its_users_without_rights() {
     core.policy_status(&root(), &scope(), &key("p"))
         .await
         .unwrap();
-    core.delete_policy(&root(), &scope(), &key("p"))
+    // While somebody has it, it goes only by force, and whoever has it is named.
+    let delete = |force| {
+        let core = core.clone();
+        async move {
+            core.delete_policy(&root(), &scope(), &key("p"), force)
+                .await
+        }
+    };
+    let refused = delete(Force::No).await.unwrap_err();
+    let expected = format!(
+        "1 identity has the policy p, and may do nothing without it: {};",
+        identity(1)
+    );
+    assert!(refused.to_string().starts_with(&expected), "{refused}");
+    assert!(generates(&core, 1).await);
+    for number in 30..50 {
+        core.create_identity(
+            &root(),
+            &scope(),
+            &identity(number),
+            Privilege::User,
+            Some(&key("p")),
+        )
         .await
         .unwrap();
+    }
+    let refused = delete(Force::No).await.unwrap_err().to_string();
+    assert!(
+        refused.starts_with("21 identities have") && refused.contains(" and 11 more;"),
+        "{refused}"
+    );
+
+    delete(Force::Yes).await.unwrap();
     assert!(!generates(&core, 1).await);
-    let gone = core.delete_policy(&root(), &scope(), &key("p")).await;
+    let decision = core
+        .check_policy(&root(), &scope(), &identity(1), Command::KeyGenerate, "k")
+        .await
+        .unwrap();
+    assert_eq!(decision.verdict, Verdict::NotAllowed);
+    assert_eq!(decision.by, Decider::Nothing(DenyReason::PolicyGone));
+    let gone = delete(Force::Yes).await;
     assert!(matches!(gone, Err(Error::PolicyNotFound { .. })));
+    let rules = policy(r#"{"allow":{"KEY:GENERATE":"k*"}}"#);
+    core.set_policy(&root(), &scope(), &key("unused"), &rules)
+        .await
+        .unwrap();
+    core.delete_policy(&root(), &scope(), &key("unused"), Force::No)
+        .await
+        .unwrap();
     let gone = core.policy_status(&root(), &scope(), &key("p")).await;
     assert!(matches!(gone, Err(Error::PolicyNotFound { .. })));
 }

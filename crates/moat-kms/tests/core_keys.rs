@@ -9,7 +9,7 @@ use std::time::Duration;
 
 use moat_kms::audit::Outcome;
 use moat_kms::{
-    Algorithm, BATCH_ITEMS_MAX, DELETION_GRACE, DELETION_GRACE_MAX, Decrypt, Encrypt, Error,
+    Algorithm, BATCH_ITEMS_MAX, DELETION_GRACE, DELETION_GRACE_MAX, Decrypt, Encrypt, Error, Force,
     Generate, Import, ListQuery, Mac, NewKey, ROTATION_MIN, RateLimit,
 };
 use moat_types::{KeyVersion, SecretBytes};
@@ -166,7 +166,9 @@ async fn a_destroyed_version_is_gone_and_its_number_is_not_given_again() {
     assert_eq!(second.version, version(2));
 
     // The latest, because none is named; the one before is the latest then.
-    let left = core.delete_key_version(&root, &lake, &k, None).await;
+    let left = core
+        .delete_key_version(&root, &lake, &k, None, Force::No)
+        .await;
     assert_eq!(left.unwrap().version, version(1));
     let refused = core.decrypt(&root, &lake, &k, b"", &second.ciphertext);
     assert!(matches!(
@@ -179,14 +181,21 @@ async fn a_destroyed_version_is_gone_and_its_number_is_not_given_again() {
     assert_eq!(rotated.version, version(3));
 
     let missing = core
-        .delete_key_version(&root, &lake, &k, Some(version(2)))
+        .delete_key_version(&root, &lake, &k, Some(version(2)), Force::No)
         .await;
     assert!(matches!(missing, Err(Error::KeyVersionNotFound { .. })));
-    for number in [1, 3] {
-        core.delete_key_version(&root, &lake, &k, Some(version(number)))
-            .await
-            .unwrap();
-    }
+    core.delete_key_version(&root, &lake, &k, Some(version(1)), Force::No)
+        .await
+        .unwrap();
+    // The only one would take the key with it, past its grace period.
+    let only = core
+        .delete_key_version(&root, &lake, &k, None, Force::No)
+        .await;
+    assert!(matches!(only, Err(Error::KeyLastVersion { version: left, .. }) if left == version(3)));
+    core.key_info(&root, &lake, &k).await.unwrap();
+    core.delete_key_version(&root, &lake, &k, None, Force::Yes)
+        .await
+        .unwrap();
     let gone = core.key_info(&root, &lake, &k).await;
     assert!(matches!(gone, Err(Error::KeyNotFound { .. })));
 }

@@ -57,6 +57,10 @@ async fn a_key_lives_from_import_to_deletion() {
         code(root.delete_key_version(&lake, &k, 1).await),
         Code::KeyVersionNotFound
     );
+    assert_eq!(
+        code(root.delete_key_version(&lake, &k, 2).await),
+        Code::KeyLastVersion
+    );
 
     let pending = root.delete_key(&lake, &k, None).await.unwrap();
     let day = |text: &str| text.parse::<jiff::Timestamp>().unwrap().as_second();
@@ -67,6 +71,8 @@ async fn a_key_lives_from_import_to_deletion() {
         code(root.generate_data_key(&lake, &k, b"", None).await),
         Code::KeyDeleting
     );
+    // Enabling is not what takes a deletion back.
+    assert_eq!(code(root.enable_key(&lake, &k).await), Code::KeyDeleting);
     root.restore_key(&lake, &k).await.unwrap();
     root.generate_data_key(&lake, &k, b"", None).await.unwrap();
     root.delete_key(&lake, &k, Some(0)).await.unwrap();
@@ -227,7 +233,18 @@ async fn identities_know_themselves_make_accounts_and_are_explained() {
         Code::BadRequest
     );
 
-    root.delete_policy(Some(&lake), &key("p")).await.unwrap();
+    let refused = root.delete_policy(Some(&lake), &key("p"), false).await;
+    let told = refused.as_ref().unwrap_err().to_string();
+    assert!(told.contains(&user.identity().to_string()), "{told}");
+    assert_eq!(code(refused), Code::PolicyInUse);
+    root.delete_policy(Some(&lake), &key("p"), true)
+        .await
+        .unwrap();
+    let decision = root
+        .check_policy(Some(&lake), account.identity(), &generate)
+        .await
+        .unwrap();
+    assert!(!decision.allowed && decision.reason.contains("was deleted"));
     assert_eq!(
         code(client.generate_data_key(&lake, &key("k"), b"", None).await),
         Code::Denied

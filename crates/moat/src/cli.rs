@@ -7,9 +7,9 @@ use clap::{Args, Parser, Subcommand, ValueEnum};
 use moat_pki::KeyAlgorithm;
 
 pub(crate) use crate::cli_kms::{
-    KmsAuditCommand, KmsDatakeyArgs, KmsDecryptArgs, KmsEncryptArgs, KmsIdentityCommand,
-    KmsKeyCommand, KmsKeyCreateArgs, KmsKeyDeleteArgs, KmsKeyImportArgs, KmsKeyRotateArgs,
-    KmsMacArgs,
+    KmsAuditCommand, KmsDatakeyArgs, KmsDecryptArgs, KmsEnclaveCommand, KmsEncryptArgs,
+    KmsIdentityCommand, KmsKeyCommand, KmsKeyCreateArgs, KmsKeyDeleteArgs, KmsKeyImportArgs,
+    KmsKeyRotateArgs, KmsMacArgs, KmsPolicyCommand, KmsScopeArgs,
 };
 use crate::config::raw::FlagValue;
 use crate::kms_backup::{KmsBackupArgs, KmsRestoreArgs};
@@ -400,101 +400,6 @@ pub(crate) struct KmsClientArgs {
     /// Print JSON
     #[arg(long)]
     pub(crate) json: bool,
-}
-
-#[derive(Debug, Subcommand)]
-pub(crate) enum KmsPolicyCommand {
-    /// Write a policy, in place of one of the same name
-    Create {
-        /// Its name
-        name: String,
-        /// What is allowed: a KES path (/v1/key/generate/lake-*), or COMMAND=PATTERN (KEY:GENERATE=lake-*); may be repeated
-        #[arg(long, value_name = "RULE")]
-        allow: Vec<String>,
-        /// What is refused whatever is allowed; may be repeated
-        #[arg(long, value_name = "RULE")]
-        deny: Vec<String>,
-        /// File with the rules as JSON: {"allow": {COMMAND: [PATTERN]}, "deny": ...}
-        #[arg(long, value_name = "FILE", conflicts_with_all = ["allow", "deny"])]
-        file: Option<PathBuf>,
-        #[command(flatten)]
-        client: KmsClientArgs,
-    },
-    /// Show the rules of a policy
-    Get {
-        /// Its name
-        name: String,
-        #[command(flatten)]
-        client: KmsClientArgs,
-    },
-    /// List the policies of the enclave
-    List {
-        #[command(flatten)]
-        client: KmsClientArgs,
-    },
-    /// Delete a policy; identities that have it may do nothing until they get another
-    Delete {
-        /// Its name
-        name: String,
-        /// Do not ask
-        #[arg(long)]
-        yes: bool,
-        #[command(flatten)]
-        client: KmsClientArgs,
-    },
-    /// Say which rule decides whether an identity may do something
-    Check {
-        /// The identity, as MinKMS (h1:...) or KES (64 hex digits) writes it
-        identity: String,
-        /// The command, such as KEY:GENERATE
-        command: String,
-        /// The name of the key, or of what else the command is about
-        name: String,
-        #[command(flatten)]
-        client: KmsClientArgs,
-    },
-    /// Give an identity a policy in place of the one it has
-    Assign {
-        /// The policy
-        name: String,
-        /// The identity
-        identity: String,
-        #[command(flatten)]
-        client: KmsClientArgs,
-    },
-}
-
-#[derive(Debug, Subcommand)]
-pub(crate) enum KmsEnclaveCommand {
-    /// Make an enclave
-    Create {
-        /// Its name
-        name: String,
-        #[command(flatten)]
-        client: KmsClientArgs,
-    },
-    /// List the enclaves
-    List {
-        #[command(flatten)]
-        client: KmsClientArgs,
-    },
-    /// Show one enclave
-    Info {
-        /// Its name
-        name: String,
-        #[command(flatten)]
-        client: KmsClientArgs,
-    },
-    /// Delete an enclave with its keys, identities and policies, now and for good
-    Delete {
-        /// Its name
-        name: String,
-        /// Do not ask
-        #[arg(long)]
-        yes: bool,
-        #[command(flatten)]
-        client: KmsClientArgs,
-    },
 }
 
 #[derive(Debug, Args)]

@@ -3,8 +3,10 @@
 use std::path::PathBuf;
 
 use clap::{Args, Subcommand};
+use moat_types::EnclaveName;
 
 use crate::cli::KmsClientArgs;
+use crate::kms::Connection;
 
 #[derive(Debug, Subcommand)]
 pub(crate) enum KmsKeyCommand {
@@ -219,7 +221,7 @@ pub(crate) struct AuditFilterArgs {
     /// Only lines about this key
     #[arg(long, value_name = "NAME")]
     pub(crate) key: Option<String>,
-    /// Only lines of this identity
+    /// Only lines of this identity, as MinKMS (h1:...) or KES (64 hex digits) writes it
     #[arg(long, value_name = "IDENTITY")]
     pub(crate) identity: Option<String>,
     /// Only lines of this operation, such as KEY:DECRYPT
@@ -281,6 +283,31 @@ pub(crate) enum KmsAuditCommand {
     },
 }
 
+/// Where identities and policies are: in the enclave, or above all of them.
+#[derive(Debug, Args)]
+pub(crate) struct KmsScopeArgs {
+    #[command(flatten)]
+    client: KmsClientArgs,
+    /// Not in an enclave, but in the system above them: operators, and who reads metrics or logs
+    #[arg(long)]
+    pub(crate) system: bool,
+}
+
+impl KmsScopeArgs {
+    /// The enclave, if it is about one.
+    pub(crate) fn scope<'a>(&self, connection: &'a Connection) -> Option<&'a EnclaveName> {
+        (!self.system).then_some(&connection.enclave)
+    }
+}
+
+impl std::ops::Deref for KmsScopeArgs {
+    type Target = KmsClientArgs;
+
+    fn deref(&self) -> &KmsClientArgs {
+        &self.client
+    }
+}
+
 #[derive(Debug, Subcommand)]
 pub(crate) enum KmsIdentityCommand {
     /// Draw a new API key and print it with its identity; nothing is registered
@@ -300,7 +327,7 @@ pub(crate) enum KmsIdentityCommand {
         /// What it may do
         #[arg(long, value_name = "NAME", conflicts_with = "admin")]
         policy: Option<String>,
-        /// It may do everything in the enclave
+        /// It may do everything in the enclave, or with --system everything
         #[arg(long)]
         admin: bool,
         /// It is a service account of ours: with our rights, and gone when we are
@@ -310,24 +337,122 @@ pub(crate) enum KmsIdentityCommand {
         #[arg(long, value_name = "NAME=VALUE")]
         tag: Vec<String>,
         #[command(flatten)]
-        client: KmsClientArgs,
+        client: KmsScopeArgs,
     },
     /// List the identities of the enclave
     List {
         #[command(flatten)]
-        client: KmsClientArgs,
+        client: KmsScopeArgs,
     },
     /// Show one identity; without one, who we are
     Info {
         /// The identity, as MinKMS (h1:...) or KES (64 hex digits) writes it
         identity: Option<String>,
         #[command(flatten)]
-        client: KmsClientArgs,
+        client: KmsScopeArgs,
     },
     /// Forget an identity, and its service accounts with it
     Delete {
         /// The identity
         identity: String,
+        /// Do not ask
+        #[arg(long)]
+        yes: bool,
+        #[command(flatten)]
+        client: KmsScopeArgs,
+    },
+}
+
+#[derive(Debug, Subcommand)]
+pub(crate) enum KmsPolicyCommand {
+    /// Write a policy, in place of one of the same name
+    Create {
+        /// Its name
+        name: String,
+        /// What is allowed: a KES path (/v1/key/generate/lake-*), or COMMAND=PATTERN (KEY:GENERATE=lake-*); may be repeated
+        #[arg(long, value_name = "RULE")]
+        allow: Vec<String>,
+        /// What is refused whatever is allowed; may be repeated
+        #[arg(long, value_name = "RULE")]
+        deny: Vec<String>,
+        /// File with the rules as JSON: {"allow": {COMMAND: [PATTERN]}, "deny": ...}
+        #[arg(long, value_name = "FILE", conflicts_with_all = ["allow", "deny"])]
+        file: Option<PathBuf>,
+        #[command(flatten)]
+        client: KmsScopeArgs,
+    },
+    /// Show the rules of a policy
+    Get {
+        /// Its name
+        name: String,
+        #[command(flatten)]
+        client: KmsScopeArgs,
+    },
+    /// List the policies of the enclave
+    List {
+        #[command(flatten)]
+        client: KmsScopeArgs,
+    },
+    /// Delete a policy that no identity has
+    Delete {
+        /// Its name
+        name: String,
+        /// Also if identities have it; they may do nothing until they get another
+        #[arg(long)]
+        force: bool,
+        /// Do not ask
+        #[arg(long)]
+        yes: bool,
+        #[command(flatten)]
+        client: KmsScopeArgs,
+    },
+    /// Say which rule decides whether an identity may do something
+    Check {
+        /// The identity, as MinKMS (h1:...) or KES (64 hex digits) writes it
+        identity: String,
+        /// The command, such as KEY:GENERATE
+        command: String,
+        /// The name of the key, or of what else the command is about
+        name: String,
+        #[command(flatten)]
+        client: KmsScopeArgs,
+    },
+    /// Give an identity a policy in place of the one it has
+    Assign {
+        /// The policy
+        name: String,
+        /// The identity
+        identity: String,
+        #[command(flatten)]
+        client: KmsScopeArgs,
+    },
+}
+
+#[derive(Debug, Subcommand)]
+pub(crate) enum KmsEnclaveCommand {
+    /// Make an enclave
+    Create {
+        /// Its name
+        name: String,
+        #[command(flatten)]
+        client: KmsClientArgs,
+    },
+    /// List the enclaves
+    List {
+        #[command(flatten)]
+        client: KmsClientArgs,
+    },
+    /// Show one enclave
+    Info {
+        /// Its name
+        name: String,
+        #[command(flatten)]
+        client: KmsClientArgs,
+    },
+    /// Delete an enclave with its keys, identities and policies, now and for good
+    Delete {
+        /// Its name
+        name: String,
         /// Do not ask
         #[arg(long)]
         yes: bool,

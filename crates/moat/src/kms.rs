@@ -1,20 +1,18 @@
-//! `moat kms`: how its commands reach a key manager, and those about identities.
+//! `moat kms`: how its commands reach a key manager, and whether there is one.
 
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 
 use anyhow::{Context, Result};
-use moat_kms_client::wire::IdentityInfo;
-use moat_kms_client::{ApiKey, Client, ClientConfig, Credential, ListOptions};
+use moat_kms_client::{ApiKey, Client, ClientConfig, Code, Credential, Identity};
 use moat_net::tls::Roots;
 use moat_types::{EnclaveName, KeyName, SystemClock, SystemRandom};
 use serde_json::json;
 
-use crate::cli::{KmsClientArgs, KmsIdentityCommand};
+use crate::cli::KmsClientArgs;
 use crate::config::DATA_DEFAULT;
 use crate::folder::DataFolder;
 use crate::keyring::api_key_of_environment;
-use crate::kms_access::{self, NewIdentity};
 use crate::lock::FolderLock;
 use crate::{files, print};
 
@@ -27,7 +25,7 @@ pub(crate) struct Connection {
     pub(crate) enclave: EnclaveName,
     endpoint: String,
     /// Who we are to it.
-    identity: String,
+    pub(crate) identity: Identity,
 }
 
 /// `moat kms status`.
@@ -39,36 +37,27 @@ pub(crate) async fn status(args: KmsClientArgs) -> Result<ExitCode> {
         .await
         .with_context(|| unreachable(&connection))?;
     let ready = connection.client.ready().await;
-    let enclave = connection.client.enclave(&connection.enclave).await;
-    let fine = ready.is_ok() && enclave.is_ok();
-    let said = |outcome: &Result<(), moat_kms_client::Error>| {
-        outcome
-            .as_ref()
-            .map_or_else(ToString::to_string, |()| "yes".to_owned())
-    };
-    let enclave = enclave.map(drop);
+    let place = place(&connection).await;
+    let fine = ready.is_ok() && place.is_ok();
     if args.json {
         print::json(&json!({
             "endpoint": connection.endpoint,
             "version": version.version,
             "ready": ready.is_ok(),
-            "identity": connection.identity,
+            "identity": connection.identity.to_string(),
             "enclave": connection.enclave.as_str(),
-            "enclave_usable": enclave.is_ok(),
+            "enclave_usable": place.is_ok(),
         }))?;
     } else {
-        print::out(&format!(
-            "endpoint  {}\nversion   {}\nready     {}\nidentity  {}\nenclave   {}: {}\n",
-            connection.endpoint,
-            version.version,
-            said(&ready),
-            connection.identity,
-            connection.enclave,
-            match &enclave {
-                Ok(()) => "this identity may see it".to_owned(),
-                Err(error) => error.to_string(),
-            },
-        ))?;
+        let ready = ready.map_or_else(|error| error.to_string(), |()| "yes".to_owned());
+        let place = place.unwrap_or_else(|error| error.to_string());
+        print::out(&print::fields(&[
+            ("endpoint", connection.endpoint),
+            ("version", version.version),
+            ("ready", ready),
+            ("identity", connection.identity.to_string()),
+            ("enclave", format!("{}: {place}", connection.enclave)),
+        ]))?;
     }
     Ok(if fine {
         ExitCode::SUCCESS
@@ -77,78 +66,24 @@ pub(crate) async fn status(args: KmsClientArgs) -> Result<ExitCode> {
     })
 }
 
-/// `moat kms identity ...`.
-pub(crate) async fn identity(command: KmsIdentityCommand) -> Result<ExitCode> {
-    match command {
-        KmsIdentityCommand::New { json } => {
-            kms_access::show_api_key(&ApiKey::generate(&SystemRandom), json)?;
+/// What we are to the enclave, in words.
+async fn place(connection: &Connection) -> Result<String, moat_kms_client::Error> {
+    let (client, enclave) = (&connection.client, &connection.enclave);
+    match client.own_identity(Some(enclave)).await {
+        Ok(own) => Ok(match own.policy {
+            Some(policy) => format!(
+                "this identity is a {} with the policy {policy}",
+                own.privilege
+            ),
+            None => format!("this identity is a {}", own.privilege),
+        }),
+        // Who is above all enclaves is known in none of them.
+        Err(e) if e.code() == Some(Code::IdentityNotFound) => {
+            client.enclave(enclave).await?;
+            Ok("this identity may see it".to_owned())
         }
-        KmsIdentityCommand::Create {
-            identity,
-            certificate,
-            policy,
-            admin,
-            service_account,
-            tag,
-            client,
-        } => {
-            let new = NewIdentity {
-                identity,
-                certificate,
-                policy,
-                admin,
-                service_account,
-                tags: tag,
-            };
-            kms_access::create_identity(new, &client).await?;
-        }
-        KmsIdentityCommand::List { client } => list_identities(client).await?,
-        KmsIdentityCommand::Info { identity, client } => {
-            kms_access::show_identity(identity.as_deref(), &client).await?;
-        }
-        KmsIdentityCommand::Delete {
-            identity,
-            yes,
-            client,
-        } => kms_access::delete_identity(&identity, yes, &client).await?,
+        Err(e) => Err(e),
     }
-    Ok(ExitCode::SUCCESS)
-}
-
-async fn list_identities(args: KmsClientArgs) -> Result<()> {
-    let connection = connect(&args)?;
-    let mut options = ListOptions::default();
-    let mut found: Vec<IdentityInfo> = Vec::new();
-    loop {
-        let page = connection
-            .client
-            .identities(Some(&connection.enclave), &options)
-            .await?;
-        found.extend(page.items);
-        match page.next {
-            Some(next) => options.from = next,
-            None => break,
-        }
-    }
-    if args.json {
-        return print::json(&serde_json::to_value(&found)?);
-    }
-    let rows: Vec<Vec<String>> = found
-        .iter()
-        .map(|one| {
-            let policy = one.policy.clone().unwrap_or_else(|| "-".to_owned());
-            vec![
-                one.identity.to_string(),
-                one.privilege.to_string(),
-                policy,
-                one.created_at.clone(),
-            ]
-        })
-        .collect();
-    print::out(&print::table(
-        &["identity", "privilege", "policy", "created"],
-        &rows,
-    ))
 }
 
 pub(crate) fn folder(data: Option<PathBuf>) -> DataFolder {
@@ -164,7 +99,7 @@ pub(crate) fn connect(args: &KmsClientArgs) -> Result<Connection> {
         .or_else(|| FolderLock::noted_endpoint(&data.kms()))
         .unwrap_or_else(|| ENDPOINT_DEFAULT.to_owned());
     let api_key = api_key(args.api_key_file.as_deref(), &data)?;
-    let identity = api_key.identity().to_string();
+    let identity = api_key.identity();
     let config = ClientConfig::new(
         &endpoint,
         roots(args.ca.as_deref(), &data),
@@ -194,10 +129,16 @@ fn api_key(file: Option<&Path>, data: &DataFolder) -> Result<ApiKey> {
     if let Some(key) = api_key_of_environment()? {
         return Ok(key);
     }
-    let path = file.map_or_else(|| data.root_api_key(), Path::to_owned);
-    let text = files::read_secret(&path)
-        .context("no API key: name the data folder with --data, or a file with --api-key-file")?;
-    ApiKey::parse(text.expose()).with_context(|| path.display().to_string())
+    let text = match file {
+        Some(path) => files::read_secret(path)?,
+        None => files::read_secret(&data.root_api_key()).context(
+            "no API key: name the data folder with --data, or a file with --api-key-file",
+        )?,
+    };
+    ApiKey::parse(text.expose()).with_context(|| {
+        let path = file.map_or_else(|| data.root_api_key(), Path::to_owned);
+        path.display().to_string()
+    })
 }
 
 pub(crate) fn key_name(text: &str) -> Result<KeyName> {

@@ -5,6 +5,7 @@ use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 
 use anyhow::{Context, Result, bail};
+use moat_kms::Command;
 use moat_kms::audit::{self, Anchor, AuditLine, Filter, Verification};
 use moat_kms_client::AuditOptions;
 use moat_types::UnixMillis;
@@ -13,6 +14,7 @@ use serde::Serialize;
 use crate::cli::{KmsAuditCommand, KmsClientArgs};
 use crate::cli_kms::AuditFilterArgs;
 use crate::kms::{connect, folder};
+use crate::kms_identities::parse_identity;
 use crate::{files, print};
 
 impl AuditFilterArgs {
@@ -23,14 +25,25 @@ impl AuditFilterArgs {
             })?;
             anyhow::Ok(UnixMillis(time.as_millisecond()))
         });
+        let identity = self.identity.as_deref().map(parse_identity).transpose()?;
+        let operation = self.operation.as_deref().map(operation).transpose()?;
         Ok(Filter {
             key: self.key,
-            identity: self.identity,
-            operation: self.operation,
+            identity: identity.map(|identity| identity.to_string()),
+            operation: operation.map(str::to_owned),
             enclave: self.of_enclave,
             since: since.transpose()?,
             ..Filter::default()
         })
+    }
+}
+
+/// The text of an operation as the audit has it. One that there is none of is a mistake, and not an
+/// audit without lines.
+fn operation(text: &str) -> Result<&'static str> {
+    match Command::parse(text) {
+        Some(command) => Ok(command.as_str()),
+        None => bail!("--operation {text:?} is none: give one like KEY:DECRYPT"),
     }
 }
 
@@ -48,7 +61,7 @@ pub(crate) async fn audit(command: KmsAuditCommand) -> Result<ExitCode> {
             show_audit(&lines, json)?;
             Ok(ExitCode::SUCCESS)
         }
-        KmsAuditCommand::Follow { filter, client } => follow(&filter, &client).await,
+        KmsAuditCommand::Follow { filter, client } => follow(&filter.into_filter()?, &client).await,
         KmsAuditCommand::Export {
             filter,
             after,
@@ -73,7 +86,7 @@ fn last_lines(folder: &Path, filter: Filter, count: usize) -> Result<Vec<AuditLi
 }
 
 /// Prints lines as they come, until it is interrupted.
-async fn follow(filter: &AuditFilterArgs, args: &KmsClientArgs) -> Result<ExitCode> {
+async fn follow(filter: &Filter, args: &KmsClientArgs) -> Result<ExitCode> {
     /// Below the time that an answer may take.
     const WAIT_SECONDS: u32 = 5;
     let client = connect(args)?.client;
@@ -86,7 +99,7 @@ async fn follow(filter: &AuditFilterArgs, args: &KmsClientArgs) -> Result<ExitCo
                 key: filter.key.clone(),
                 identity: filter.identity.clone(),
                 operation: filter.operation.clone(),
-                enclave: filter.of_enclave.clone(),
+                enclave: filter.enclave.clone(),
                 after: Some(after),
                 wait_seconds: Some(WAIT_SECONDS),
                 ..AuditOptions::default()
@@ -168,7 +181,7 @@ fn show_audit(lines: &[AuditLine], json: bool) -> Result<()> {
             "time",
             "outcome",
             "operation",
-            "key",
+            "about",
             "bucket",
             "identity",
             "source",
@@ -180,17 +193,20 @@ fn show_audit(lines: &[AuditLine], json: bool) -> Result<()> {
 
 fn audit_row(line: &AuditLine) -> Vec<String> {
     let text = |value: &Option<String>| value.clone().unwrap_or_else(|| "-".to_owned());
-    let key = match (&line.key, line.version) {
-        (Some(key), Some(version)) => format!("{key}@{version}"),
-        (key, _) => text(key),
-    };
     // The first characters tell identities apart; the whole stands in --json.
-    let identity: String = text(&line.identity).chars().take(15).collect();
+    let short = |text: &str| text.chars().take(15).collect::<String>();
+    let about = match (&line.key, line.version, &line.subject) {
+        (Some(key), Some(version), _) => format!("{key}@{version}"),
+        (Some(key), None, _) => key.clone(),
+        (None, _, Some(subject)) if subject.starts_with("h1:") => short(subject),
+        (None, _, subject) => text(subject),
+    };
+    let identity = short(&text(&line.identity));
     vec![
         line.time.clone(),
         line.outcome.map_or("-", audit::Outcome::as_str).to_owned(),
         text(&line.operation),
-        key,
+        about,
         text(&line.bucket),
         identity,
         text(&line.source),

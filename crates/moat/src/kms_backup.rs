@@ -69,6 +69,7 @@ pub(crate) async fn restore(args: KmsRestoreArgs) -> Result<ExitCode> {
     })
     .await?
     .context("a backup opens only with the HSM key it was taken under; name it with --hsm-key, or put it into its place")?;
+    let root_was_there = config.data.root().exists();
     files::make_folder(config.data.root(), Access::Public)?;
     files::make_folder(&config.data.kms(), Access::Private)?;
     let _lock = FolderLock::take(&config.data.kms())?;
@@ -81,10 +82,15 @@ pub(crate) async fn restore(args: KmsRestoreArgs) -> Result<ExitCode> {
     let info = match done {
         Ok(info) => info,
         Err(error) => {
-            if !was_there && state.exists() {
-                // Made by this command and empty: as if it had not been run.
-                std::fs::remove_dir_all(&state)
-                    .with_context(|| format!("can't remove {}", state.display()))?;
+            // Made by this command and empty: as if it had not been run.
+            let made = match (root_was_there, was_there) {
+                (false, _) => Some(config.data.root()),
+                (true, false) => Some(state.as_path()),
+                (true, true) => None,
+            };
+            if let Some(made) = made.filter(|made| made.exists()) {
+                std::fs::remove_dir_all(made)
+                    .with_context(|| format!("can't remove {}", made.display()))?;
             }
             return Err(error).with_context(|| args.backup.display().to_string());
         }

@@ -49,6 +49,11 @@ pub(crate) async fn decrypt(args: KmsDecryptArgs) -> Result<ExitCode> {
         None => String::from_utf8(read_input(args.input.as_deref())?.to_vec())
             .context("the ciphertext is not base64 text")?,
     };
+    if text.trim().is_empty() {
+        bail!(
+            "there is no ciphertext: give it as an argument, in a file (--in) or on standard input"
+        );
+    }
     let ciphertext = STANDARD
         .decode(text.trim())
         .context("the ciphertext is not base64")?;

@@ -24,9 +24,10 @@ pub(crate) fn read(args: &KmsKeyImportArgs) -> Result<(Option<KeyName>, ImportKe
         &args.minio_secret_key_file,
     ) {
         (Some(path), None, None) => {
-            let material = STANDARD
-                .decode(text(path)?.expose())
-                .with_context(|| format!("{} is not base64", path.display()))?;
+            let material = STANDARD.decode(text(path)?.expose()).with_context(|| {
+                let path = path.display();
+                format!("{path} does not hold 32 bytes in base64 and nothing else")
+            })?;
             let import = ImportKey {
                 algorithm: args.algorithm.clone(),
                 material: SecretBase64(SecretBytes::new(material)),

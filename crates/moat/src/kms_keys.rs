@@ -5,6 +5,7 @@ use std::path::Path;
 use std::process::ExitCode;
 
 use anyhow::{Context, Result, bail};
+use moat_kms::DELETION_GRACE;
 use moat_kms_client::ListOptions;
 use moat_kms_client::wire::{CreateKey, KeyInfo};
 use moat_types::{Clock, KeyName, SystemClock};
@@ -85,25 +86,55 @@ async fn import(args: KmsKeyImportArgs) -> Result<()> {
 async fn info(name: &str, args: &KmsClientArgs) -> Result<()> {
     let (connection, name) = (connect(args)?, key_name(name)?);
     let found = connection.client.key(&connection.enclave, &name).await?;
-    show(&found, args.json)?;
     if args.json {
-        return Ok(());
+        return print::json(&serde_json::to_value(&found)?);
     }
     let guards = counted(&found.name, &found.guards, SystemClock.now().0);
+    let versions = match found.versions {
+        1 => String::new(),
+        kept => format!(" ({kept} versions are kept)"),
+    };
+    print::out(&print::fields(&[
+        ("name", found.name.clone()),
+        ("state", state(&found)),
+        ("version", format!("{}{versions}", found.version)),
+        ("algorithm", found.algorithm.clone()),
+        (
+            "exportable",
+            if found.exportable { "yes" } else { "no" }.to_owned(),
+        ),
+        ("rotation", rotation(&found)),
+        (
+            "created",
+            format!("{} by {}", found.created_at, found.created_by),
+        ),
+    ]))?;
     print::out(&format!("{guards}\n"))
 }
 
 async fn rotate(args: KmsKeyRotateArgs) -> Result<()> {
     let (connection, name) = (connect(&args.client)?, key_name(&args.name)?);
     let (api, enclave) = (&connection.client, &connection.enclave);
-    let changed = match (args.every, args.never) {
-        (None, false) => api.rotate_key(enclave, &name).await?,
-        (every, _) => {
-            let every = every.as_deref().map(seconds).transpose()?;
-            api.set_key_rotation(enclave, &name, every).await?
-        }
-    };
-    show(&changed, args.client.json)
+    let (every, json) = (args.every, args.client.json);
+    if every.is_none() && !args.never {
+        return show(&api.rotate_key(enclave, &name).await?, json);
+    }
+    let every = every.as_deref().map(seconds).transpose()?;
+    let changed = api.set_key_rotation(enclave, &name, every).await?;
+    show(&changed, json)?;
+    if json {
+        return Ok(());
+    }
+    print::out(&format!("rotation: {}\n", rotation(&changed)))
+}
+
+/// When a key gets a new version by itself.
+fn rotation(key: &KeyInfo) -> String {
+    match (key.rotation_seconds, &key.next_rotation_at) {
+        (Some(seconds), Some(next)) => format!("every {}, next {next}", span(seconds)),
+        (Some(seconds), None) => format!("every {}", span(seconds)),
+        (None, _) => "only by hand".to_owned(),
+    }
 }
 
 async fn list(prefix: String, args: KmsClientArgs) -> Result<()> {
@@ -187,10 +218,10 @@ async fn delete(args: &KmsKeyDeleteArgs) -> Result<()> {
     let (connection, name, found) = existing(&args.name, &args.client).await?;
     let until = match grace {
         Some(0) => "at once and for good; only a backup brings it back".to_owned(),
-        Some(seconds) => {
-            format!("now, and for good after {seconds} seconds, unless it is restored before")
-        }
-        None => "now, and for good after 7 days, unless it is restored before".to_owned(),
+        grace => format!(
+            "now, and for good after {}, unless it is restored before",
+            span(grace.unwrap_or(DELETION_GRACE.as_secs()))
+        ),
     };
     let what = format!(
         "{} Deleting it makes everything that was encrypted under it unreadable {until}.",
@@ -232,7 +263,8 @@ async fn export(name: &str, out: &Path, args: &KmsClientArgs) -> Result<()> {
         .client
         .export_key(&connection.enclave, &name)
         .await?;
-    let text = zeroize::Zeroizing::new(serde_json::to_vec_pretty(&exported)?);
+    let mut text = zeroize::Zeroizing::new(serde_json::to_vec_pretty(&exported)?);
+    text.push(b'\n');
     let mut file = files::create_new(out)?;
     file.write_all(&text)?;
     file.sync_all()?;
@@ -241,8 +273,8 @@ async fn export(name: &str, out: &Path, args: &KmsClientArgs) -> Result<()> {
         return print::json(&told);
     }
     print::out(&format!(
-        "{} versions of {name} are in {}: whoever reads that file can decrypt everything of the key\n",
-        exported.versions.len(),
+        "wrote {} of {name} to {}: whoever reads that file can decrypt everything of the key\n",
+        print::count(exported.versions.len(), "version", "versions"),
         out.display()
     ))
 }
@@ -282,6 +314,18 @@ fn seconds(text: &str) -> Result<u64> {
     number.checked_mul(factor).with_context(wrong)
 }
 
+/// Seconds in the largest unit that they are a whole number of.
+fn span(seconds: u64) -> String {
+    let units = [(86_400, "day"), (3600, "hour"), (60, "minute")];
+    let fits = units
+        .iter()
+        .find(|(length, _)| seconds > 0 && seconds.is_multiple_of(*length));
+    let (count, unit) = fits.map_or((seconds, "second"), |(length, unit)| {
+        (seconds / length, *unit)
+    });
+    format!("{count} {unit}{}", if count == 1 { "" } else { "s" })
+}
+
 fn show(key: &KeyInfo, json: bool) -> Result<()> {
     if json {
         return print::json(&serde_json::to_value(key)?);
@@ -298,19 +342,22 @@ fn show_table<'a>(keys: impl Iterator<Item = &'a KeyInfo>) -> Result<()> {
 }
 
 fn row(key: &KeyInfo) -> Vec<String> {
-    let state = match (&key.deletion_at, &key.disabled_at) {
-        (Some(at), _) => format!("deleted {at}"),
-        (None, Some(at)) if !key.enabled => format!("disabled {at}"),
-        _ if key.enabled => "enabled".to_owned(),
-        _ => "disabled".to_owned(),
-    };
     vec![
         key.name.clone(),
-        state,
+        state(key),
         key.version.to_string(),
         key.algorithm.clone(),
         key.created_at.clone(),
     ]
+}
+
+fn state(key: &KeyInfo) -> String {
+    match (&key.deletion_at, &key.disabled_at) {
+        (Some(at), _) => format!("deleted, restorable until {at}"),
+        (None, Some(at)) if !key.enabled => format!("disabled {at}"),
+        _ if key.enabled => "enabled".to_owned(),
+        _ => "disabled".to_owned(),
+    }
 }
 
 #[cfg(test)]
@@ -321,6 +368,16 @@ mod tests {
     fn times_have_a_unit() {
         for (text, expected) in [("90s", 90), ("2m", 120), ("12h", 43_200), ("7d", 604_800)] {
             assert_eq!(seconds(text).unwrap(), expected, "{text}");
+        }
+        let texts = [
+            (90, "90 seconds"),
+            (60, "1 minute"),
+            (86_400, "1 day"),
+            (604_800, "7 days"),
+            (0, "0 seconds"),
+        ];
+        for (seconds, expected) in texts {
+            assert_eq!(span(seconds), expected);
         }
         for bad in ["", "7", "d", "-1d", "1.5h", "99999999999999999d", "7日"] {
             assert!(seconds(bad).is_err(), "{bad}");

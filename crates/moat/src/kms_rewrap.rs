@@ -39,12 +39,13 @@ const RESPONSE_TIMEOUT: Duration = Duration::from_secs(60);
 const ANSWER_BYTES_MAX: usize = 1 << 20;
 
 #[derive(Debug, Args)]
+#[command(group = clap::ArgGroup::new("what").required(true))]
 pub(crate) struct KmsRewrapArgs {
     /// The bucket
-    #[arg(required_unless_present = "all", conflicts_with = "all")]
+    #[arg(group = "what")]
     bucket: Option<String>,
     /// Every bucket of the store
-    #[arg(long)]
+    #[arg(long, group = "what")]
     all: bool,
     /// The store [default: the one of the data folder]
     #[arg(long, value_name = "URL")]

@@ -15,14 +15,16 @@ mod hsm_place;
 mod key_file;
 mod keyring;
 mod kms;
-mod kms_access;
 mod kms_audit;
 mod kms_backup;
 mod kms_confirm;
 mod kms_data;
+mod kms_enclaves;
 mod kms_hsm;
+mod kms_identities;
 mod kms_import;
 mod kms_keys;
+mod kms_policies;
 mod kms_rewrap;
 mod lock;
 mod locked_memory;
@@ -91,9 +93,9 @@ fn run(command: Command) -> Result<ExitCode> {
                 KmsCommand::Decrypt(args) => kms_data::decrypt(args).await,
                 KmsCommand::Datakey(args) => kms_data::datakey(args).await,
                 KmsCommand::Mac(args) => kms_data::mac(args).await,
-                KmsCommand::Identity(command) => kms::identity(command).await,
-                KmsCommand::Policy(command) => kms_access::policy(command).await,
-                KmsCommand::Enclave(command) => kms_access::enclave(command).await,
+                KmsCommand::Identity(command) => kms_identities::identity(command).await,
+                KmsCommand::Policy(command) => kms_policies::policy(command).await,
+                KmsCommand::Enclave(command) => kms_enclaves::enclave(command).await,
                 KmsCommand::Hsm(command) => kms_hsm::run(command).await,
                 KmsCommand::Backup(args) => kms_backup::backup(args).await,
                 KmsCommand::Restore(args) => kms_backup::restore(args).await,

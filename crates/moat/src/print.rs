@@ -56,7 +56,73 @@ pub(crate) fn in_background() -> Box<dyn Fn(&str) + Send + Sync> {
 /// Writes an error with its causes to standard error, as one sentence.
 pub(crate) fn error(error: &anyhow::Error) {
     // Nothing is left to do if even this can't be written.
-    let _ = writeln!(std::io::stderr().lock(), "moat: {error:#}");
+    let _ = writeln!(std::io::stderr().lock(), "moat: {}", sentence(error));
+}
+
+/// Writes what somebody should know, and what stops nothing, to standard error.
+pub(crate) fn warning(text: &str) {
+    // Nothing is left to do if this can't be written.
+    let _ = writeln!(std::io::stderr().lock(), "moat: warning: {text}");
+}
+
+/// An error and its causes, each once: some say what caused them in their own words.
+fn sentence(error: &anyhow::Error) -> String {
+    let mut text = String::new();
+    for cause in error.chain() {
+        let cause = cause.to_string();
+        if text.ends_with(&cause) {
+            continue;
+        }
+        if !text.is_empty() {
+            text.push_str(": ");
+        }
+        text.push_str(&cause);
+    }
+    text
+}
+
+/// Says that something was done, to a person or a script.
+pub(crate) fn done(text: &str, as_json: bool) -> Result<()> {
+    if as_json {
+        return json(&serde_json::json!({ "done": text }));
+    }
+    out(&format!("{text}\n"))
+}
+
+/// Rows as a table, or as JSON objects whose members have the names of the heading.
+pub(crate) fn rows(heading: &[&str], rows: Vec<Vec<String>>, as_json: bool) -> Result<()> {
+    if !as_json {
+        return out(&table(heading, &rows));
+    }
+    json(&rows.into_iter().map(|row| object(heading, row)).collect())
+}
+
+/// One row as a table, or as one JSON object.
+pub(crate) fn row(heading: &[&str], row: Vec<String>, as_json: bool) -> Result<()> {
+    if !as_json {
+        return out(&table(heading, &[row]));
+    }
+    json(&object(heading, row))
+}
+
+fn object(heading: &[&str], row: Vec<String>) -> serde_json::Value {
+    let names = heading.iter().map(|name| name.replace(' ', "_"));
+    let values = row.into_iter().map(serde_json::Value::from);
+    serde_json::Value::Object(names.zip(values).collect())
+}
+
+/// A number and what it counts.
+pub(crate) fn count(number: usize, one: &str, many: &str) -> String {
+    format!("{number} {}", if number == 1 { one } else { many })
+}
+
+/// Names and values, one pair a line.
+pub(crate) fn fields(pairs: &[(&str, String)]) -> String {
+    let width = pairs.iter().map(|(name, _)| name.len()).max().unwrap_or(0);
+    pairs
+        .iter()
+        .map(|(name, value)| format!("{name:width$}  {value}\n"))
+        .collect()
 }
 
 /// Writes one JSON value, indented for reading.
@@ -95,6 +161,25 @@ pub(crate) fn table(heading: &[&str], rows: &[Vec<String>]) -> String {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn what_an_error_says_of_its_cause_is_not_said_again() {
+        let cause = std::io::Error::other("the disk is full");
+        let error = anyhow::Error::new(cause)
+            .context("can't write f: the disk is full")
+            .context("backup");
+        assert_eq!(sentence(&error), "backup: can't write f: the disk is full");
+    }
+
+    #[test]
+    fn one_thing_is_an_object_and_several_are_a_list() {
+        let made = object(&["name", "created at"], vec!["a".into(), "b".into()]);
+        assert_eq!(made, serde_json::json!({ "name": "a", "created_at": "b" }));
+        assert_eq!(count(1, "key", "keys"), "1 key");
+        assert_eq!(count(0, "key", "keys"), "0 keys");
+        let pairs = [("a", "1".to_owned()), ("longer", "2".to_owned())];
+        assert_eq!(fields(&pairs), "a       1\nlonger  2\n");
+    }
 
     #[test]
     fn columns_line_up() {

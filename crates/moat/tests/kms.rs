@@ -159,7 +159,7 @@ fn a_key_is_made_used_and_deleted_by_hand() {
     assert!(gone.contains("key restore a"), "{gone}");
     let used = world.refused(&["decrypt", "a", sealed, "--context", "c"]);
     assert!(used.contains("is being deleted"), "{used}");
-    assert!(world.kms(&["key", "list"]).contains("deleted "));
+    assert!(world.kms(&["key", "list"]).contains("deleted, restorable until"));
     world.kms(&["key", "restore", "a"]);
     world.kms(&["key", "delete", "a", "--version", "1", "--yes"]);
     let destroyed = world.refused(&["decrypt", "a", sealed, "--context", "c"]);
@@ -270,10 +270,10 @@ fn identities_policies_and_enclaves_come_and_go() {
     assert!(world.kms(&["identity", "info", identity]).contains(account));
 
     let said = world.refused(&["policy", "delete", "p"]);
-    assert!(said.contains("1 identities have the policy p"), "{said}");
-    world.kms(&["policy", "delete", "p", "--yes"]);
+    assert!(said.contains("1 identity has the policy p"), "{said}");
+    world.kms(&["policy", "delete", "p", "--force", "--yes"]);
     let said = world.refused(&["identity", "delete", identity]);
-    assert!(said.contains("its 1 service accounts"), "{said}");
+    assert!(said.contains("its service account"), "{said}");
     world.kms(&["identity", "delete", identity, "--yes"]);
     let gone = world.refused(&["identity", "info", account]);
     assert!(gone.contains("does not exist"), "{gone}");

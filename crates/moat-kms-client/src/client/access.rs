@@ -87,16 +87,18 @@ impl Client {
         self.change(&path, body, Repeat::Safe).await
     }
 
-    /// Deletes a policy.
+    /// Deletes a policy: one that no identity has, or any with `force`.
     ///
     /// # Errors
-    /// [`Error`].
+    /// [`Error`]; `Code::PolicyInUse` if identities have it and nothing is forced.
     pub async fn delete_policy(
         &self,
         enclave: Option<&EnclaveName>,
         name: &KeyName,
+        force: bool,
     ) -> Result<(), Error> {
-        let path = format!("{}/policies/{name}", scope_path(enclave));
+        let query = if force { "?force=true" } else { "" };
+        let path = format!("{}/policies/{name}{query}", scope_path(enclave));
         self.delete::<wire::Nothing>(&path).await.map(drop)
     }
 

@@ -233,7 +233,7 @@ impl<M: MetaStore> Core<M> {
         let policy = self.state.get(enclave, &self.policies, &meta_key).await?;
         Ok(policy
             .map(|policy| Level::Policy(name.clone(), policy))
-            .ok_or(DenyReason::NoPolicy))
+            .ok_or(DenyReason::PolicyGone))
     }
 
     async fn is_sysadmin(&self, identity: Identity) -> Result<bool, Error> {

@@ -7,7 +7,7 @@ use moat_meta::MetaStore;
 use moat_types::{EnclaveName, KeyName, KeyVersion, SecretBytes, UnixMillis};
 
 use super::keys::{Change, check_rotation};
-use super::{Caller, Core, KeyInfo};
+use super::{Caller, Core, Force, KeyInfo};
 use crate::error::Error;
 use crate::policy::Command;
 use crate::rows::{Algorithm, Deletion, KeyRow, Scope};
@@ -59,7 +59,7 @@ impl<M: MetaStore> Core<M> {
     /// Lets a disabled key be used again. Enabling an enabled key changes nothing.
     ///
     /// # Errors
-    /// `Error::KeyNotFound`.
+    /// `Error::KeyNotFound`; `Error::KeyDeleting`, because that is not what takes a deletion back.
     pub async fn enable_key(
         &self,
         caller: &Caller,
@@ -67,6 +67,9 @@ impl<M: MetaStore> Core<M> {
         name: &KeyName,
     ) -> Result<KeyInfo, Error> {
         self.change_key(caller, enclave, name, Command::KeyEnable, |row| {
+            if row.deletion.is_some() {
+                return Err(Error::KeyDeleting { key: name.clone() });
+            }
             Ok(match row.disabled {
                 None => Change::Keep,
                 Some(_) => Change::Put(KeyRow {
@@ -145,17 +148,18 @@ impl<M: MetaStore> Core<M> {
     }
 
     /// Destroys one version of a key, now and for good; the latest if none is named. What it
-    /// encrypted stays unreadable, and its number is not given again. With its last version the
-    /// key is gone.
+    /// encrypted stays unreadable, and its number is not given again. With its only version the
+    /// key would be gone without a grace period; that has to be forced.
     ///
     /// # Errors
-    /// `Error::KeyNotFound`, `Error::KeyVersionNotFound`.
+    /// `Error::KeyNotFound`, `Error::KeyVersionNotFound`, `Error::KeyLastVersion`.
     pub async fn delete_key_version(
         &self,
         caller: &Caller,
         enclave: &EnclaveName,
         name: &KeyName,
         version: Option<KeyVersion>,
+        force: Force,
     ) -> Result<KeyInfo, Error> {
         self.change_key(caller, enclave, name, Command::KeyDelete, |row| {
             let number = version.unwrap_or(row.latest().number);
@@ -167,11 +171,14 @@ impl<M: MetaStore> Core<M> {
                     version: number,
                 });
             }
-            Ok(if changed.versions.is_empty() {
-                Change::Remove
-            } else {
-                Change::Put(changed)
-            })
+            match (changed.versions.is_empty(), force) {
+                (false, _) => Ok(Change::Put(changed)),
+                (true, Force::Yes) => Ok(Change::Remove),
+                (true, Force::No) => Err(Error::KeyLastVersion {
+                    key: name.clone(),
+                    version: number,
+                }),
+            }
         })
         .await
     }

@@ -134,6 +134,16 @@ pub struct Page<T> {
     pub next: Option<String>,
 }
 
+/// Whether something goes although others depend on it.
+#[derive(Clone, Copy, PartialEq, Eq, Default, Debug)]
+pub enum Force {
+    /// Not then; the error says what does.
+    #[default]
+    No,
+    /// It does.
+    Yes,
+}
+
 /// What a listing asks for.
 #[derive(Clone, Debug, Default)]
 pub struct ListQuery {

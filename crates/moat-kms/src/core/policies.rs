@@ -9,8 +9,8 @@ use moat_types::KeyName;
 
 use super::access::Decision;
 use super::identities::{check_form, describe};
-use super::{Caller, Core, IdentityInfo, ListQuery, Page};
-use crate::error::Error;
+use super::{Caller, Core, Force, IdentityInfo, ListQuery, Page};
+use crate::error::{Error, HOLDERS_NAMED_MAX};
 use crate::policy::{Command, Policy};
 use crate::rows::{IdentityRow, Origin, PolicyRow, Scope, identity_row, policy_row};
 use crate::state::OpenEnclave;
@@ -157,16 +157,18 @@ impl<M: MetaStore> Core<M> {
         trail.noted(result).await
     }
 
-    /// Deletes a policy. Identities that have it may do nothing until they get another, or until
-    /// one of its name is written again.
+    /// Deletes a policy. Where that is forced, identities that have it may do nothing until they
+    /// get another, or until one of its name is written again. One that is given the policy in this
+    /// very moment is as one of a forced deletion.
     ///
     /// # Errors
-    /// `Error::PolicyNotFound`.
+    /// `Error::PolicyNotFound`; `Error::PolicyInUse` if identities have it and nothing is forced.
     pub async fn delete_policy(
         &self,
         caller: &Caller,
         scope: &Scope,
         name: &KeyName,
+        force: Force,
     ) -> Result<(), Error> {
         let command = Command::PolicyDelete;
         let mut trail = self.trail(caller, scope, command).subject(name);
@@ -174,12 +176,15 @@ impl<M: MetaStore> Core<M> {
             let access = self
                 .authorize(caller, scope, command, Some(name.as_str()))
                 .await?;
-            trail.begin().await?;
             let missing = || Error::PolicyNotFound {
                 policy: name.clone(),
             };
             let key = policy_row(scope, name.as_str());
             let sealed = self.state.sealed(&key).await?.ok_or_else(missing)?;
+            if force == Force::No {
+                self.check_unused(&access.enclave, scope, name).await?;
+            }
+            trail.begin().await?;
             let check = Check {
                 key: key.clone(),
                 expected: Some(sealed),
@@ -271,6 +276,42 @@ impl<M: MetaStore> Core<M> {
         }
         .await;
         trail.noted(result).await
+    }
+
+    /// That no identity of the scope has a policy.
+    async fn check_unused(
+        &self,
+        enclave: &OpenEnclave,
+        scope: &Scope,
+        policy: &KeyName,
+    ) -> Result<(), Error> {
+        let (mut count, mut some) = (0, Vec::new());
+        let mut query = ListQuery::default();
+        loop {
+            let (rows, next) = self.list_rows(&identity_row(scope, ""), &query).await?;
+            for (text, sealed) in rows {
+                let row: IdentityRow =
+                    self.state
+                        .open_row(enclave, &identity_row(scope, &text), &sealed)?;
+                if row.policy.as_ref() != Some(policy) {
+                    continue;
+                }
+                count += 1;
+                if some.len() < HOLDERS_NAMED_MAX {
+                    some.extend(Identity::parse(&text));
+                }
+            }
+            match next {
+                Some(next) => query.from = next,
+                None if count == 0 => return Ok(()),
+                None => break,
+            }
+        }
+        Err(Error::PolicyInUse {
+            policy: policy.clone(),
+            count,
+            some,
+        })
     }
 
     pub(super) async fn policy_row(

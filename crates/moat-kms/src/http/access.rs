@@ -81,7 +81,8 @@ impl<M: MetaStore> Context<'_, M> {
         let (core, caller) = (self.core, self.caller);
         match verb {
             Verb::Delete => {
-                core.delete_policy(caller, scope, name).await?;
+                let force = self.query.force;
+                core.delete_policy(caller, scope, name, force).await?;
                 json(&wire::Nothing {})
             }
             Verb::Put => {

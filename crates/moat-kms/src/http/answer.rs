@@ -90,6 +90,8 @@ fn describe(error: &Error) -> (Code, String) {
         Error::IdentityNotFound { .. } => Code::IdentityNotFound,
         Error::IdentityExists { .. } => Code::IdentityExists,
         Error::PolicyNotFound { .. } => Code::PolicyNotFound,
+        Error::PolicyInUse { .. } => Code::PolicyInUse,
+        Error::KeyLastVersion { .. } => Code::KeyLastVersion,
         Error::Contended => Code::Contended,
         // Only an administrator's operations need the HSM, so the whole sentence is for the caller.
         Error::Hsm(HsmError::Unknown { .. } | HsmError::Token { .. }) | Error::Backup(_) => {
@@ -281,6 +283,21 @@ mod tests {
             (
                 Error::PolicyNotFound { policy: key() },
                 Code::PolicyNotFound,
+            ),
+            (
+                Error::PolicyInUse {
+                    policy: key(),
+                    count: 1,
+                    some: Vec::new(),
+                },
+                Code::PolicyInUse,
+            ),
+            (
+                Error::KeyLastVersion {
+                    key: key(),
+                    version: KeyVersion::new(1).unwrap(),
+                },
+                Code::KeyLastVersion,
             ),
             (Error::Contended, Code::Contended),
             (Error::Damaged { row: "r".into() }, Code::Internal),

@@ -19,7 +19,8 @@ use super::route::{KeyAction, Query, Route, bad_name};
 use super::system;
 use crate::audit::Filter;
 use crate::core::{
-    Caller, Core, DATA_KEY_BYTES, DELETION_GRACE, Encrypt, Generate, Import, ListQuery, Mac, NewKey,
+    Caller, Core, DATA_KEY_BYTES, DELETION_GRACE, Encrypt, Force, Generate, Import, ListQuery, Mac,
+    NewKey,
 };
 use crate::rows::Algorithm;
 
@@ -75,7 +76,7 @@ pub(super) async fn handle<M: MetaStore>(core: &Arc<Core<M>>, call: Call) -> Ans
         Route::Key(enclave, key) => context.delete_key(&enclave, &key).await,
         Route::KeyVersions(enclave, key) => context.key_versions(&enclave, &key, verb).await,
         Route::KeyVersion(enclave, key, version) => {
-            let gone = core.delete_key_version(&caller, &enclave, &key, Some(version));
+            let gone = core.delete_key_version(&caller, &enclave, &key, Some(version), Force::No);
             json(&wire::KeyInfo::from(gone.await?))
         }
         Route::KeyAction(enclave, key, action) => context.act(&enclave, &key, action).await,
@@ -96,7 +97,7 @@ pub(super) struct Context<'a, M> {
     pub(super) core: &'a Arc<Core<M>>,
     pub(super) caller: &'a Caller,
     pub(super) body: &'a [u8],
-    query: Query,
+    pub(super) query: Query,
     pub(super) list: ListQuery,
 }
 

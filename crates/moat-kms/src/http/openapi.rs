@@ -92,8 +92,11 @@ fn parameters(operation: &Operation) -> Vec<Value> {
         json!({ "name": name, "in": "path", "required": true, "schema": { "type": kind } })
     });
     let in_query = operation.query.iter().map(|name| {
-        let number = matches!(*name, "limit" | "after" | "wait_seconds" | "grace_seconds");
-        let kind = if number { "integer" } else { "string" };
+        let kind = match *name {
+            "limit" | "after" | "wait_seconds" | "grace_seconds" => "integer",
+            "force" => "boolean",
+            _ => "string",
+        };
         json!({ "name": name, "in": "query", "schema": { "type": kind } })
     });
     in_path.chain(in_query).collect()

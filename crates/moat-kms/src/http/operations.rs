@@ -210,7 +210,7 @@ pub(crate) static OPERATIONS: &[Operation] = &[
     list("/v1/enclaves/{enclave}/policies", "listPolicies", Command::PolicyList, "PolicyListing", "Lists policies"),
     get("/v1/enclaves/{enclave}/policies/{policy}", "policy", Some(Command::PolicyGet), Some("PolicyInfo"), "Reads a policy"),
     post("/v1/enclaves/{enclave}/policies/{policy}", "setPolicy", Command::PolicyCreate, "PolicyDocument", "PolicyInfo", "Writes a policy").puts().takes(POLICY_BODY),
-    get("/v1/enclaves/{enclave}/policies/{policy}", "deletePolicy", Some(Command::PolicyDelete), Some("Nothing"), "Deletes a policy").deletes(),
+    get("/v1/enclaves/{enclave}/policies/{policy}", "deletePolicy", Some(Command::PolicyDelete), Some("Nothing"), "Deletes a policy that no identity has, or any with `force`").deletes().asks(&["force"]),
     // The same above all enclaves.
     list("/v1/identities", "listSystemIdentities", Command::IdentityList, "IdentityListing", "Lists identities of the system"),
     post("/v1/identities", "createSystemIdentity", Command::IdentityCreate, "CreateIdentity", "IdentityInfo", "Makes an identity known in the system").creates(),
@@ -222,5 +222,5 @@ pub(crate) static OPERATIONS: &[Operation] = &[
     list("/v1/policies", "listSystemPolicies", Command::PolicyList, "PolicyListing", "Lists policies of the system"),
     get("/v1/policies/{policy}", "systemPolicy", Some(Command::PolicyGet), Some("PolicyInfo"), "Reads a policy of the system"),
     post("/v1/policies/{policy}", "setSystemPolicy", Command::PolicyCreate, "PolicyDocument", "PolicyInfo", "Writes a policy of the system").puts().takes(POLICY_BODY),
-    get("/v1/policies/{policy}", "deleteSystemPolicy", Some(Command::PolicyDelete), Some("Nothing"), "Deletes a policy of the system").deletes(),
+    get("/v1/policies/{policy}", "deleteSystemPolicy", Some(Command::PolicyDelete), Some("Nothing"), "Deletes a policy of the system that no identity has, or any with `force`").deletes().asks(&["force"]),
 ];

@@ -7,6 +7,7 @@ use percent_encoding::percent_decode_str;
 
 use super::answer::Refusal;
 use super::operations::{self, Operation};
+use crate::core::Force;
 use crate::rows::Scope;
 
 /// What a path names.
@@ -329,6 +330,7 @@ pub(super) struct Query {
     pub(super) after: Option<u64>,
     pub(super) wait_seconds: Option<u64>,
     pub(super) grace_seconds: Option<u64>,
+    pub(super) force: Force,
 }
 
 impl Query {
@@ -347,6 +349,10 @@ impl Query {
                 "identity" => &mut query.identity,
                 "operation" => &mut query.operation,
                 "enclave" => &mut query.enclave,
+                "force" => {
+                    query.force = parse_force(&value)?;
+                    continue;
+                }
                 "limit" => {
                     query.limit = Some(parse_number(name, &value)?);
                     continue;
@@ -365,6 +371,18 @@ impl Query {
             *slot = Some(value.into_owned());
         }
         Ok(query)
+    }
+}
+
+/// A parameter that is there without a value is meant.
+fn parse_force(text: &str) -> Result<Force, Refusal> {
+    match text {
+        "" | "true" => Ok(Force::Yes),
+        "false" => Ok(Force::No),
+        _ => {
+            let detail = "the parameter force must be true or false";
+            Err(Refusal::new(Code::BadRequest, detail))
+        }
     }
 }
 
@@ -439,6 +457,15 @@ mod tests {
         assert_eq!(query.prefix.as_deref(), Some("a&b"));
         assert_eq!((query.limit, query.from.as_deref()), (Some(5), Some("")));
         assert!(Query::parse("limit=x").is_err());
+        for (text, force) in [
+            ("", Force::No),
+            ("force", Force::Yes),
+            ("force=true", Force::Yes),
+            ("force=false", Force::No),
+        ] {
+            assert_eq!(Query::parse(text).unwrap().force, force, "{text}");
+        }
+        assert!(Query::parse("force=perhaps").is_err());
         assert!(Query::parse("prefix=%FF").is_err());
     }
 

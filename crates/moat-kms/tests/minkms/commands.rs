@@ -333,7 +333,15 @@ async fn policies_and_identities_decide_who_may_do_what() {
     }
     let gone = lake.call(IDENTITY_STATUS, named(&identity)).await;
     assert_refused(gone, NO_IDENTITY);
+    // The protocol has no word for a policy that somebody has, so it goes whoever has it.
+    lake.change(IDENTITY_CREATE, named(&identity))
+        .await
+        .unwrap();
+    let assign = named(&identity).bytes(2, "p");
+    lake.change(POLICY_ASSIGN, assign).await.unwrap();
     lake.change(POLICY_DELETE, named("p")).await.unwrap();
+    let refused = user.call(KEY_GENERATE, named("lake-1")).await;
+    assert_refused(refused, crate::DENIED);
     for command in [POLICY_GET, POLICY_STATUS, POLICY_DELETE] {
         assert_refused(lake.call(command, named("p")).await, NO_POLICY);
     }

@@ -99,6 +99,9 @@ pub(super) fn describe(error: &Error) -> (StatusCode, Cow<'static, str>) {
         Error::Length { .. }
         | Error::IdentityForm(_)
         | Error::PolicyForm(_)
+        // These two only where nothing is forced; KES can't even ask for it.
+        | Error::PolicyInUse { .. }
+        | Error::KeyLastVersion { .. }
         | Error::Rotation
         | Error::Grace
         | Error::Count { .. }

@@ -155,6 +155,9 @@ fn describe(error: &Error) -> (StatusCode, String) {
         Error::Length { .. }
         | Error::IdentityForm(_)
         | Error::PolicyForm(_)
+        // These two only where nothing is forced, as it is here.
+        | Error::PolicyInUse { .. }
+        | Error::KeyLastVersion { .. }
         | Error::KeyUsage { .. }
         | Error::KeyMaterial { .. }
         | Error::Rotation

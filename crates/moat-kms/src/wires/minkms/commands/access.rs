@@ -12,7 +12,7 @@ use super::super::proto::Writer;
 use super::super::request::RuleSet;
 use super::super::{reply, request};
 use super::{Answer, Batch, bad_name};
-use crate::core::Tags;
+use crate::core::{Force, Tags};
 
 impl<M: MetaStore> Batch<'_, M> {
     pub(super) async fn create_policy(&self) -> Answer {
@@ -28,11 +28,12 @@ impl<M: MetaStore> Batch<'_, M> {
         self.done()
     }
 
+    /// Deletes a policy whoever has it: the protocol has no word for refusing that.
     pub(super) async fn delete_policy(&self) -> Answer {
         let request: request::Named<'_> = self.only()?;
         let name = policy_name(request.name)?;
         self.core
-            .delete_policy(self.caller, self.scope, &name)
+            .delete_policy(self.caller, self.scope, &name, Force::Yes)
             .await?;
         self.done()
     }

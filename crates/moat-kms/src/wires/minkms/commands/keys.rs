@@ -8,7 +8,8 @@ use super::super::proto::Writer;
 use super::super::{reply, request};
 use super::{Answer, Batch, bad_name};
 use crate::core::{
-    DATA_KEY_BYTES, Decrypt, Encrypt, Generate, Import, KeyInfo, ListQuery, Mac, NewKey, Page,
+    DATA_KEY_BYTES, Decrypt, Encrypt, Force, Generate, Import, KeyInfo, ListQuery, Mac, NewKey,
+    Page,
 };
 use crate::error::Error;
 use crate::rows::Algorithm;
@@ -47,7 +48,7 @@ impl<M: MetaStore> Batch<'_, M> {
             self.core.delete_key(self.caller, enclave, &name).await?;
         } else {
             self.core
-                .delete_key_version(self.caller, enclave, &name, version)
+                .delete_key_version(self.caller, enclave, &name, version, Force::Yes)
                 .await?;
         }
         self.done()
