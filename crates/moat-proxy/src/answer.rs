@@ -102,7 +102,8 @@ impl Refusal {
         if let Ok(id) = HeaderValue::from_str(request_id) {
             headers.insert(REQUEST_ID, id);
         }
-        if status.is_server_error() {
+        // What is not offered now is not offered in a second.
+        if status.is_server_error() && status != StatusCode::NOT_IMPLEMENTED {
             headers.insert(RETRY_AFTER, RETRY_AFTER_SECONDS);
         }
         response
@@ -168,6 +169,10 @@ mod tests {
             (Refusal::Timeout, true),
             (Refusal::IncompleteBody, false),
             (Refusal::BadRequest, false),
+            (
+                Refusal::Denied(Box::new(S3Error::from(ErrorCode::NotImplemented).into())),
+                false,
+            ),
         ] {
             let response = refusal.response(&Method::PUT, "/", "A");
             assert_eq!(

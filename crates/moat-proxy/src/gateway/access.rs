@@ -8,6 +8,7 @@ use moat_s3::request::{CopySource, Operation, Query};
 use moat_s3::{ErrorCode, S3Error};
 
 use super::encryption::{SSE, SSE_KEY_ID};
+use super::known::FORCE_DELETE;
 
 /// What is asked for, in the words of the client.
 pub(super) struct Wish<'a> {
@@ -112,6 +113,21 @@ impl Wish<'_> {
         }
         if makes && sent("x-amz-object-lock-legal-hold") {
             actions.push("s3:PutObjectLegalHold");
+        }
+        if self.operation == Operation::CreateBucket {
+            if grants(self.headers) {
+                actions.push("s3:PutBucketAcl");
+            }
+            if sent("x-amz-bucket-object-lock-enabled") {
+                actions.push("s3:PutBucketObjectLockConfiguration");
+                actions.push("s3:PutBucketVersioning");
+            }
+            if sent("x-amz-object-ownership") {
+                actions.push("s3:PutBucketOwnershipControls");
+            }
+        }
+        if sent(FORCE_DELETE.as_str()) {
+            actions.push("s3:ForceDeleteBucket");
         }
         if sent("x-amz-bypass-governance-retention") {
             actions.push("s3:BypassGovernanceRetention");

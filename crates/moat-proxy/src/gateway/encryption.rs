@@ -238,6 +238,30 @@ pub(super) fn apply(
     nearest.map_or(Ok(()), |rule| rule.apply(headers))
 }
 
+/// Whether an operation may change how a bucket encrypts by itself. Where the gateway has a rule for the
+/// bucket, be it for a prefix of it, the operator has decided that: a rule without a key means the bucket's own,
+/// and what is without a rule follows it.
+///
+/// # Errors
+/// `AccessDenied`.
+pub(super) fn check_change(
+    rules: &[EncryptionRule],
+    operation: Operation,
+    bucket: &str,
+) -> Result<(), S3Error> {
+    let changes = matches!(
+        operation,
+        Operation::PutBucketEncryption | Operation::DeleteBucketEncryption
+    );
+    let about = |rule: &EncryptionRule| rule.bucket.as_deref().is_none_or(|name| name == bucket);
+    if changes && rules.iter().any(about) {
+        return Err(refused(
+            "This bucket's encryption is decided by a rule of the gateway. Ask its operator.",
+        ));
+    }
+    Ok(())
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -391,5 +415,24 @@ mod tests {
         }
         let upload = Operation::CreateMultipartUpload;
         assert_eq!(got(upload, "lake", "hr/k").as_deref(), Some("aws:kms"));
+    }
+
+    #[test]
+    fn where_there_is_a_rule_the_bucket_s_own_stays() {
+        let rules = [rule("lake", "hr/", kms(None), Require::Nothing)];
+        let code = |rules: &[EncryptionRule], operation, bucket| {
+            check_change(rules, operation, bucket).map_err(|error| error.code)
+        };
+        for operation in [
+            Operation::PutBucketEncryption,
+            Operation::DeleteBucketEncryption,
+        ] {
+            let denied = Err(ErrorCode::AccessDenied);
+            assert_eq!(code(&rules, operation, "lake"), denied);
+            assert_eq!(code(&rules, operation, "other"), Ok(()));
+            let all = [rule("*", "", Some(Encryption::S3), Require::Nothing)];
+            assert_eq!(code(&all, operation, "other"), denied);
+        }
+        assert_eq!(code(&rules, Operation::GetBucketEncryption, "lake"), Ok(()));
     }
 }

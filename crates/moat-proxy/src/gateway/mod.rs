@@ -10,6 +10,7 @@ mod access;
 mod config;
 mod encryption;
 mod keys;
+mod known;
 mod listing;
 mod names;
 mod payload;
@@ -140,6 +141,7 @@ impl Gateway {
             return Err(moat_s3::request::CustomerKey::needs_tls().into());
         }
         check_offered(target.operation)?;
+        known::check_headers(target.operation, &head.headers)?;
         let place = self.routes.find(target.bucket.as_deref())?;
         if place.bucket != target.bucket {
             check_rename(target.operation)?;
@@ -148,10 +150,16 @@ impl Gateway {
             let rules = &self.config.encryption;
             encryption::apply(rules, target.operation, bucket, key, &mut head.headers)?;
         }
+        if let Some(bucket) = &target.bucket {
+            encryption::check_change(&self.config.encryption, target.operation, bucket)?;
+        }
         let source = self.copy_source(&target, &place, &mut head.headers)?;
         let user = &self.config.users[proven.account];
-        let raw_query = head.uri.query().unwrap_or_default().to_owned();
+        let raw_query = head.uri.query().unwrap_or_default();
+        let raw_query = routes::query(raw_query, proven.hoisting);
+        let raw_query = known::without_extensions(target.operation, &raw_query);
         let query = Query::parse(&raw_query)?;
+        known::check_query(target.operation, &query)?;
         let wish = Wish {
             operation: target.operation,
             bucket: target.bucket.as_deref(),
@@ -182,13 +190,17 @@ impl Gateway {
         let whole = payload
             .collect_if_small(body, target.operation, idle)
             .await?;
-        if let (Operation::DeleteObjects, payload::Arrived::Whole(document, _)) =
-            (target.operation, &whole)
-        {
-            check_deletes(&wish, user, document)?;
+        match (target.operation, &whole) {
+            (Operation::DeleteObjects, payload::Arrived::Whole(document, _)) => {
+                check_deletes(&wish, user, document)?;
+            }
+            (Operation::RestoreObject, payload::Arrived::Whole(document, _)) => {
+                known::check_restore(document)?;
+            }
+            _ => {}
         }
         let words = self.words(head, &target, &place, source.as_ref());
-        self.rewrite(head, &place, &target, &raw_query, &proven)?;
+        rewrite(head, &place, &target, &raw_query)?;
         let (body, payload) = payload.settle(whole, &mut head.headers, idle);
         let plan = self.plan(place.store, target.operation, payload);
         let plan = plan.with_words(words);
@@ -219,8 +231,8 @@ impl Gateway {
         if address.bucket.is_none() && request.path != "/" {
             return Err(ErrorCode::InvalidUri.into());
         }
-        if !address.bucket.iter().all(|name| is_plain_name(name)) {
-            return Err(ErrorCode::InvalidBucketName.into());
+        if let Some(name) = &address.bucket {
+            known::check_bucket(name)?;
         }
         let query = Query::parse(request.query)?;
         if Operation::is_ambiguous(&address, &query) {
@@ -269,9 +281,7 @@ impl Gateway {
         let Some(source) = CopySource::from_headers(headers)? else {
             return Err(ErrorCode::InvalidRequest.into());
         };
-        if !is_plain_name(&source.bucket) {
-            return Err(ErrorCode::InvalidBucketName.into());
-        }
+        known::check_bucket(&source.bucket)?;
         let there = self.routes.find(Some(&source.bucket))?;
         if there.store != place.store {
             return Err(S3Error::new(
@@ -284,27 +294,6 @@ impl Gateway {
         let value = HeaderValue::from_str(&value).map_err(|_| ErrorCode::InvalidArgument)?;
         headers.insert("x-amz-copy-source", value);
         Ok(Some(source))
-    }
-
-    /// Path and query for the store, without what signed the client's request.
-    fn rewrite(
-        &self,
-        head: &mut Parts,
-        place: &Place,
-        target: &Target,
-        raw_query: &str,
-        proven: &Authenticated,
-    ) -> Result<(), S3Error> {
-        let query = routes::query(raw_query, proven.hoisting);
-        head.uri = routes::uri(place.bucket.as_deref(), target.key.as_deref(), &query)?;
-        for name in [
-            AUTHORIZATION.as_str(),
-            "x-amz-security-token",
-            HOST.as_str(),
-        ] {
-            head.headers.remove(name);
-        }
-        Ok(())
     }
 
     /// The words that the answer must be in, from a head that is still the client's.
@@ -341,12 +330,17 @@ impl Gateway {
     }
 }
 
-/// Whether a name can be only that of a bucket, old buckets with capitals and underscores included. A
-/// store that decodes `/a%2Fb` would take it for the object `b` of `a`, which is neither what the
-/// policies were asked nor what the rules are about.
-fn is_plain_name(name: &str) -> bool {
-    let plain = |b: u8| b.is_ascii_alphanumeric() || matches!(b, b'-' | b'.' | b'_');
-    name.bytes().all(plain) && name.bytes().any(|b| b.is_ascii_alphanumeric())
+/// Path and query for the store, without what signed the client's request.
+fn rewrite(head: &mut Parts, place: &Place, target: &Target, query: &str) -> Result<(), S3Error> {
+    head.uri = routes::uri(place.bucket.as_deref(), target.key.as_deref(), query)?;
+    for name in [
+        AUTHORIZATION.as_str(),
+        "x-amz-security-token",
+        HOST.as_str(),
+    ] {
+        head.headers.remove(name);
+    }
+    Ok(())
 }
 
 /// Every key of the document must be one that may be deleted.

@@ -130,7 +130,7 @@ impl Payload {
         let is_small = self
             .raw_length
             .is_some_and(|length| length <= REPLAY_BYTES_MAX);
-        let must_be_read = operation == Operation::DeleteObjects
+        let must_be_read = matches!(operation, Operation::DeleteObjects | Operation::RestoreObject)
             // Nothing of it could be held back until its signatures are known.
             || (self.form.is_chunked() && self.length == Some(0));
         if !(must_be_read || (self.has_body && is_protected && is_small)) {

@@ -117,26 +117,30 @@ pub(super) fn uri(bucket: Option<&str>, key: Option<&str>, query: &str) -> Resul
 
 /// The query without what signs the client's request, and without headers in it: those of a presigned
 /// request have become headers, and those of others have no meaning that all stores share.
+///
+/// Names and values are encoded anew: a bare plus is a space in S3, but not for every store, and of
+/// `prefix=a;b` or `prefix=%zz` some read nothing at all, which would be a list of everything.
 pub(super) fn query(raw: &str, hoisting: Option<Hoisting>) -> String {
-    let mut kept = String::with_capacity(raw.len());
+    let mut kept = Vec::with_capacity(raw.len());
     for part in raw.split('&').filter(|part| !part.is_empty()) {
-        let name = part.split_once('=').map_or(part, |(name, _)| name);
+        let (name, value) = match part.split_once('=') {
+            Some((name, value)) => (name, Some(value)),
+            None => (part, None),
+        };
         let name = decode_query(name.as_bytes());
         if is_of_signature(&name, hoisting) {
             continue;
         }
         if !kept.is_empty() {
-            kept.push('&');
+            kept.push(b'&');
         }
-        // A bare plus is a space in S3, but not for every store.
-        for (index, piece) in part.split('+').enumerate() {
-            if index > 0 {
-                kept.push_str("%20");
-            }
-            kept.push_str(piece);
+        encode_into(&mut kept, &name, Slash::Encode);
+        if let Some(value) = value {
+            kept.push(b'=');
+            encode_into(&mut kept, &decode_query(value.as_bytes()), Slash::Encode);
         }
     }
-    kept
+    String::from_utf8(kept).expect("what is encoded is ASCII")
 }
 
 fn is_of_signature(name: &[u8], hoisting: Option<Hoisting>) -> bool {
@@ -237,6 +241,9 @@ mod tests {
             format!("{kept}&Expires=1")
         );
         assert_eq!(query(raw, Some(Hoisting::Version2)), kept);
+        let odd = "prefix=a;b&marker=%zz/\"'&%61cl&versions=";
+        let encoded = "prefix=a%3Bb&marker=%25zz%2F%22%27&acl&versions=";
+        assert_eq!(query(odd, None), encoded);
     }
 
     #[test]

@@ -7,6 +7,7 @@ mod copy;
 mod hoisted;
 mod metadata;
 mod operation;
+mod parameters;
 mod query;
 mod range;
 mod sse;

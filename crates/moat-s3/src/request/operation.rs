@@ -401,6 +401,13 @@ pub(crate) fn is_subresource(parameter: &str) -> bool {
     rows.any(|row| row.parameter == parameter)
 }
 
+/// Whether a parameter is the name of a subresource that an operation is about.
+pub(super) fn selects(parameter: &str, operation: Operation) -> bool {
+    let rows = BUCKET_SUBRESOURCES.iter().chain(OBJECT_SUBRESOURCES);
+    let mut named = rows.filter(|row| row.parameter == parameter);
+    named.any(|row| [row.get, row.list, row.put, row.delete].contains(&Some(operation)))
+}
+
 /// The first parameter of the request that names a subresource.
 fn subresource(table: &'static [Subresource], query: &Query<'_>) -> Option<&'static Subresource> {
     query
