@@ -12,6 +12,7 @@ use moat_types::UnixMillis;
 use tokio::time::Instant;
 
 use crate::Config;
+use crate::gateway::Caller;
 use crate::otlp::Span;
 use crate::proxy::Flight;
 use crate::trace::Tracer;
@@ -38,6 +39,8 @@ pub(crate) struct Record {
     pub(crate) verbose: Option<Verbose>,
     tracer: Option<Arc<Tracer>>,
     span: Option<Span>,
+    /// Who asked, if a gateway knows.
+    caller: Option<Caller>,
 }
 
 /// What only a verbose trace shows. Headers still hold their secrets; they are cut out when written.
@@ -95,6 +98,7 @@ impl Record {
             }),
             tracer: tracer.map(Arc::clone),
             span: span.cloned(),
+            caller: head.extensions.get().cloned(),
         }))
     }
 
@@ -131,15 +135,22 @@ impl Record {
     }
 
     fn log(&self, bytes_out: u64, whole: bool) {
+        let caller = self.caller.as_ref();
+        let upstream = caller.and_then(Caller::upstream);
         tracing::info!(
             target: access_log::TARGET,
             request_id = self.request_id,
             peer = %self.peer.addr,
             client = %self.client,
             tls = self.peer.tls,
+            user = caller.map(Caller::user),
+            access_key = caller.map(Caller::access_key_id),
             method = %self.method,
             path = self.path,
             query = self.query.as_deref().map(redact_query).as_deref(),
+            bucket = caller.and_then(Caller::bucket),
+            store = upstream.map(|(store, _)| store),
+            store_bucket = upstream.map(|(_, bucket)| bucket),
             status = self.status.as_u16(),
             bytes_in = self.bytes_in,
             bytes_out,

@@ -159,7 +159,11 @@ fn a_key_is_made_used_and_deleted_by_hand() {
     assert!(gone.contains("key restore a"), "{gone}");
     let used = world.refused(&["decrypt", "a", sealed, "--context", "c"]);
     assert!(used.contains("is being deleted"), "{used}");
-    assert!(world.kms(&["key", "list"]).contains("deleted, restorable until"));
+    assert!(
+        world
+            .kms(&["key", "list"])
+            .contains("deleted, restorable until")
+    );
     world.kms(&["key", "restore", "a"]);
     world.kms(&["key", "delete", "a", "--version", "1", "--yes"]);
     let destroyed = world.refused(&["decrypt", "a", sealed, "--context", "c"]);

@@ -7,6 +7,7 @@
 //! body that turns out to be wrong is cut before its end, so that the store commits nothing.
 
 mod access;
+mod caller;
 mod config;
 mod encryption;
 mod keys;
@@ -23,13 +24,14 @@ use std::sync::Arc;
 use http::header::{AUTHORIZATION, HOST};
 use http::request::Parts;
 use http::{HeaderMap, HeaderValue};
-use moat_net::{Body, Peer};
+use moat_net::{Body, Peer, access_log};
 use moat_s3::authenticate::{Account, Authenticated, Authenticator, Refused};
 use moat_s3::request::{Address, BaseDomains, CopySource, Operation, Query};
 use moat_s3::sigv4::RequestParts;
 use moat_s3::{ErrorCode, S3Error};
 use moat_types::SecretString;
 
+pub(crate) use caller::Caller;
 pub use config::{BucketRoute, GatewayConfig, GatewayError, SignBody, Store, User};
 pub use encryption::{Encryption, EncryptionRule, Require};
 pub use keys::{KeySource, ReadKeys, WebIdentity};
@@ -131,6 +133,11 @@ impl Gateway {
     ) -> Result<Admitted, Refused> {
         let mut target = self.target(head)?;
         let proven = self.authenticate(head, signed, &target)?;
+        if access_log::enabled() {
+            let bucket = target.bucket.as_deref();
+            let caller = Caller::new(&self.config, proven.account, bucket);
+            head.extensions.insert(caller);
+        }
         if let Some(hoisting) = proven.hoisting {
             let query = head.uri.query().unwrap_or_default().to_owned();
             hoisting.restore(&Query::parse(&query)?, &mut head.headers);
@@ -143,6 +150,9 @@ impl Gateway {
         check_offered(target.operation)?;
         known::check_headers(target.operation, &head.headers)?;
         let place = self.routes.find(target.bucket.as_deref())?;
+        if let Some(caller) = head.extensions.get_mut::<Caller>() {
+            caller.goes_to(&place);
+        }
         if place.bucket != target.bucket {
             check_rename(target.operation)?;
         }
