@@ -26,6 +26,9 @@ use crate::curve::Curve;
 pub struct Identity([u8; 32]);
 
 impl Identity {
+    /// The length of the text form.
+    pub const TEXT_BYTES: usize = 46;
+
     /// The identity of a client whose SubjectPublicKeyInfo hashes (SHA-256) to this.
     pub const fn from_spki_sha256(hash: [u8; 32]) -> Self {
         Self(hash)
@@ -58,6 +61,14 @@ impl Identity {
         self.0.iter().map(|byte| format!("{byte:02x}")).collect()
     }
 
+    /// The text form, as `Display` has it.
+    pub fn to_ascii(&self) -> [u8; Self::TEXT_BYTES] {
+        let mut text = *b"h1:0123456789012345678901234567890123456789012";
+        let length = URL_SAFE_NO_PAD.encode_slice(self.0, &mut text[3..]);
+        debug_assert_eq!(length, Ok(43));
+        text
+    }
+
     /// The hash.
     pub const fn as_bytes(&self) -> &[u8; 32] {
         &self.0
@@ -66,10 +77,7 @@ impl Identity {
 
 impl fmt::Display for Identity {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let mut text = *b"h1:0123456789012345678901234567890123456789012";
-        let length = URL_SAFE_NO_PAD.encode_slice(self.0, &mut text[3..]);
-        debug_assert_eq!(length, Ok(43));
-        f.write_str(std::str::from_utf8(&text).expect("base64url is ASCII"))
+        f.write_str(std::str::from_utf8(&self.to_ascii()).expect("base64url is ASCII"))
     }
 }
 

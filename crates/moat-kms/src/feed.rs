@@ -20,12 +20,15 @@ impl<T> Default for Feed<T> {
 }
 
 impl<T> Feed<T> {
-    /// Sends what `item` makes, if anyone listens.
-    pub(crate) fn send_with(&self, item: impl FnOnce() -> T) {
-        if self.0.receiver_count() > 0 {
-            // It fails if the last one has just gone, which is as good.
-            let _ = self.0.send(Arc::new(item()));
-        }
+    /// Whether anyone listens: if not, nothing has to be made for them. It takes a lock.
+    pub(crate) fn is_followed(&self) -> bool {
+        self.0.receiver_count() > 0
+    }
+
+    /// Sends an item to whoever listens.
+    pub(crate) fn send(&self, item: T) {
+        // It fails if nobody does, which is as good.
+        let _ = self.0.send(Arc::new(item));
     }
 
     /// Follows the feed from now on.
@@ -64,9 +67,11 @@ mod tests {
     #[tokio::test]
     async fn followers_get_what_comes_after_them_until_the_end() {
         let feed = Feed::default();
-        feed.send_with(|| 1);
+        assert!(!feed.is_followed());
+        feed.send(1);
         let mut follower = feed.follow();
-        feed.send_with(|| 2);
+        assert!(feed.is_followed());
+        feed.send(2);
         drop(feed);
         assert!(matches!(follower.next().await, Some(Next::Item(item)) if *item == 2));
         assert!(follower.next().await.is_none());
@@ -77,7 +82,7 @@ mod tests {
         let feed = Feed::default();
         let mut follower = feed.follow();
         for number in 0..=BACKLOG_MAX {
-            feed.send_with(|| number);
+            feed.send(number);
         }
         assert!(matches!(follower.next().await, Some(Next::Missed(1))));
         assert!(matches!(follower.next().await, Some(Next::Item(item)) if *item == 1));

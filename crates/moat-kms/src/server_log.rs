@@ -26,7 +26,9 @@ static LOG: LazyLock<Feed<LogEvent>> = LazyLock::new(Feed::default);
 
 /// Hands on what `event` makes, if anyone follows the log.
 pub fn publish(event: impl FnOnce() -> LogEvent) {
-    LOG.send_with(event);
+    if LOG.is_followed() {
+        LOG.send(event());
+    }
 }
 
 /// Follows the log from now on.

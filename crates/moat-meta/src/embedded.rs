@@ -158,6 +158,11 @@ impl MetaStore for Embedded {
             .with_row(key, |value| value.map(Bytes::copy_from_slice))
     }
 
+    fn revision(&self) -> Option<u64> {
+        // Nobody else has the folder open.
+        Some(self.view.revision())
+    }
+
     async fn scan(
         &self,
         range: Range<Bytes>,

@@ -41,6 +41,13 @@ impl MetaStore for Engine {
         }
     }
 
+    fn revision(&self) -> Option<u64> {
+        match self {
+            Self::Embedded(engine) => engine.revision(),
+            Self::Postgres(engine) => engine.revision(),
+        }
+    }
+
     async fn commit(&self, checks: Vec<Check>, writes: Vec<Write>) -> Result<Outcome, Error> {
         match self {
             Self::Embedded(engine) => engine.commit(checks, writes).await,

@@ -211,6 +211,13 @@ pub trait MetaStore: Send + Sync + 'static {
         checks: Vec<Check>,
         writes: Vec<Write>,
     ) -> impl Future<Output = Result<Outcome, Error>> + Send;
+
+    /// A number that grows whenever a read might see another row than before. Who asks for it,
+    /// then reads, and later gets the same number, need not read again. `None` if that can't be
+    /// known without asking the engine, as where others commit to the same database.
+    fn revision(&self) -> Option<u64> {
+        None
+    }
 }
 
 /// The smallest key above every key that begins with `prefix` (all 0xFF prefixes are not used).

@@ -11,5 +11,5 @@ mod world;
 
 pub use id::{BlobId, EpochId, LakeId, UploadId, VersionId};
 pub use name::{BucketName, EnclaveName, KeyName, KeyVersion, NameError, ObjectKey, PartNumber};
-pub use secret::{SecretBytes, SecretString};
+pub use secret::{SecretBuffer, SecretBytes, SecretString};
 pub use world::{Clock, Random, SystemClock, SystemRandom, UnixMillis};

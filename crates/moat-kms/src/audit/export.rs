@@ -282,7 +282,7 @@ mod tests {
 
     use moat_types::SystemClock;
 
-    use super::super::{AuditConfig, AuditLog, CheckpointSigner, Facts, Outcome};
+    use super::super::{Asked, AuditConfig, AuditLog, CheckpointSigner, Facts, Outcome};
     use super::*;
 
     fn log(folder: &Path) -> AuditLog {
@@ -296,23 +296,17 @@ mod tests {
     }
 
     fn facts(number: usize) -> Facts {
-        Facts {
+        let asked = Asked {
             time: moat_types::UnixMillis(0),
-            request_id: number.to_string(),
+            request_id: number.to_string().into(),
             identity: None,
             source: "".into(),
-            enclave: String::new(),
+            enclave: None,
             operation: "KEY:LIST",
-            key: None,
-            version: None,
-            context: None,
-            bucket: None,
-            epoch: None,
-            subject: None,
+        };
+        Facts {
             outcome: Outcome::Allowed,
-            fault: None,
-            reason: None,
-            micros: 0,
+            ..Facts::new(Arc::new(asked))
         }
     }
 
@@ -334,7 +328,7 @@ mod tests {
             let exporter = Exporter::new(&audit, target).unwrap();
             let running = tokio::spawn(exporter.run(log.heads()));
             for number in 0..20 {
-                log.commit(facts(round * 20 + number)).await.unwrap();
+                log.commit(&facts(round * 20 + number)).await.unwrap();
             }
             log.close().await.unwrap();
             drop(log);
@@ -391,9 +385,9 @@ mod tests {
         let (url, taken) = receiver(vec![503, 500, 200]);
         let log = log(folder.path());
         for number in 0..(BATCH_LINES + 10) {
-            log.note(facts(number)).await.unwrap();
+            log.note(&facts(number)).await.unwrap();
         }
-        log.commit(facts(0)).await.unwrap();
+        log.commit(&facts(0)).await.unwrap();
         let target = ExportTarget::Webhook {
             url,
             roots: Roots::default(),
@@ -430,7 +424,7 @@ mod tests {
     async fn a_receiver_that_is_away_does_not_hold_up_the_end() {
         let folder = tempfile::tempdir().unwrap();
         let log = log(folder.path());
-        log.commit(facts(0)).await.unwrap();
+        log.commit(&facts(0)).await.unwrap();
         let nowhere = folder.path().join("no/such/folder/out");
         let exporter = Exporter::new(folder.path(), ExportTarget::File(nowhere)).unwrap();
         let running = tokio::spawn(exporter.run(log.heads()));

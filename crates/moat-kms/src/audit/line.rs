@@ -7,8 +7,6 @@
 //! A checkpoint line carries an Ed25519 signature over a label, the hash of the line before, its
 //! own number and its own time: it vouches for the whole chain before it.
 
-use std::io::Write as _;
-
 use aws_lc_rs::digest::{SHA256, digest};
 use aws_lc_rs::signature::{ED25519, Ed25519KeyPair, KeyPair, UnparsedPublicKey};
 use base64::Engine;
@@ -16,7 +14,7 @@ use base64::engine::general_purpose::STANDARD;
 use moat_types::UnixMillis;
 use serde::{Deserialize, Serialize};
 
-use super::entry::{Entry, push_hex};
+use super::entry::{Entries, push_hash, push_number};
 
 /// The hash of a line.
 pub(crate) type Hash = [u8; 32];
@@ -25,6 +23,8 @@ pub(crate) const GENESIS: Hash = [0; 32];
 /// `,"hash":"` + 64 hex digits + `"}`.
 const SUFFIX_BYTES: usize = HASH_MEMBER.len() + 64 + 2;
 const HASH_MEMBER: &[u8] = b",\"hash\":\"";
+/// What the number, the two hashes and the names of their members take at most.
+const LINKS_BYTES_MAX: usize = 192;
 
 /// What a line is about.
 #[derive(Clone, Copy, PartialEq, Eq, Debug, Serialize, Deserialize)]
@@ -176,19 +176,24 @@ impl Head {
         hash: GENESIS,
     };
 
-    /// Links a line to the chain, appends its text to `out`, and moves on to it.
-    pub(crate) fn append(&mut self, entry: &Entry, out: &mut Vec<u8>) {
-        let (start, seq) = (out.len(), self.seq + 1);
-        write!(out, "{{\"seq\":{seq},").expect("a vector takes everything");
-        out.extend_from_slice(entry.members());
-        out.extend_from_slice(b"\"prev\":\"");
-        push_hex(out, &self.hash);
-        out.push(b'"');
-        self.hash = sha256(&out[start..]);
-        self.seq = seq;
-        out.extend_from_slice(HASH_MEMBER);
-        push_hex(out, &self.hash);
-        out.extend_from_slice(b"\"}\n");
+    /// Links lines to the chain, appends their text to `out`, and moves on to the last of them.
+    pub(crate) fn append(&mut self, entries: &Entries, out: &mut Vec<u8>) {
+        out.reserve(entries.bytes() + entries.count() * LINKS_BYTES_MAX);
+        for members in entries.iter() {
+            let start = out.len();
+            self.seq += 1;
+            out.extend_from_slice(b"{\"seq\":");
+            push_number(self.seq, |digits| out.extend_from_slice(digits));
+            out.push(b',');
+            out.extend_from_slice(members);
+            out.extend_from_slice(b"\"prev\":\"");
+            push_hash(out, &self.hash);
+            out.push(b'"');
+            self.hash = sha256(&out[start..]);
+            out.extend_from_slice(HASH_MEMBER);
+            push_hash(out, &self.hash);
+            out.extend_from_slice(b"\"}\n");
+        }
     }
 
     /// Checks that `text` (without its line end) is the next line, and moves on to it.
@@ -379,7 +384,7 @@ mod tests {
         for note in ["a", "b", "c"] {
             let mut line = AuditLine::empty(LineKind::Note);
             line.note = Some(note.into());
-            head.append(&Entry::of_line(&line), &mut out);
+            head.append(&Entries::of_line(&line), &mut out);
         }
         let lines: Vec<&[u8]> = out
             .split(|b| *b == b'\n')

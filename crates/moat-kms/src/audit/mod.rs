@@ -13,6 +13,7 @@
 mod company;
 mod entry;
 mod export;
+mod facts;
 mod files;
 mod line;
 mod open;
@@ -28,19 +29,19 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, PoisonError, mpsc};
 use std::time::Duration;
 
-use moat_kms_client::Identity;
-use moat_types::{Clock, UnixMillis};
+use moat_types::Clock;
 use tokio::sync::{Semaphore, oneshot, watch};
 
 pub use export::ExportTarget;
 pub(crate) use export::Exporter;
+pub use facts::{Asked, Facts};
 pub use line::{AuditLine, CheckpointSigner, LineKind, LineProblem, Outcome};
 pub use show::{Filter, Lines, LinesAfter, after, show, tail};
 pub use verify::{Located, Report, Verification, verify};
 
-use crate::error::Fault;
 use crate::feed::{Feed, Follower};
-use entry::Entry;
+use entry::Entries;
+pub(crate) use entry::push_number;
 use waiting::Done;
 use writer::{Message, Writer};
 
@@ -143,61 +144,6 @@ pub struct Anchor {
     pub hash: [u8; 32],
 }
 
-/// The facts of one operation.
-#[derive(Clone, Debug)]
-pub struct Facts {
-    /// When it began.
-    pub time: UnixMillis,
-    /// The request it came with.
-    pub request_id: String,
-    /// Who asked.
-    pub identity: Option<Identity>,
-    /// From where.
-    pub source: Arc<str>,
-    /// In which enclave; empty for the system.
-    pub enclave: String,
-    /// What was asked for, as policies name it.
-    pub operation: &'static str,
-    /// The KMS key.
-    pub key: Option<String>,
-    /// The version of the KMS key that was used.
-    pub version: Option<u32>,
-    /// SHA-256 of the context.
-    pub context: Option<[u8; 32]>,
-    /// The bucket of a lease.
-    pub bucket: Option<String>,
-    /// The epoch of a lease.
-    pub epoch: Option<String>,
-    /// What else it was about.
-    pub subject: Option<String>,
-    /// How it ended.
-    pub outcome: Outcome,
-    /// Why it was refused or failed.
-    pub reason: Option<String>,
-    /// Whose fault it is that it failed. For those who follow the log; the line has the reason.
-    pub fault: Option<Fault>,
-    /// How long it took, in microseconds.
-    pub micros: u64,
-}
-
-impl Facts {
-    /// Moves all of it out; what stays has no texts.
-    pub(crate) fn take(&mut self) -> Self {
-        use std::mem::take;
-        Self {
-            request_id: take(&mut self.request_id),
-            source: self.source.clone(),
-            enclave: take(&mut self.enclave),
-            key: self.key.take(),
-            bucket: self.bucket.take(),
-            epoch: self.epoch.take(),
-            subject: self.subject.take(),
-            reason: self.reason.take(),
-            ..*self
-        }
-    }
-}
-
 /// An audit that is open for writing. One process at a time may write a folder; a lock
 /// sees to that.
 pub struct AuditLog {
@@ -265,8 +211,8 @@ impl AuditLog {
     ///
     /// # Errors
     /// `AuditError` if it is not in the log; then it never will be.
-    pub async fn commit(&self, facts: Facts) -> Result<(), AuditError> {
-        self.commit_all(vec![facts]).await
+    pub async fn commit(&self, facts: &Facts) -> Result<(), AuditError> {
+        self.commit_all(std::slice::from_ref(facts)).await
     }
 
     /// Writes several lines, one behind the other, and returns once all are durable. If the future
@@ -274,7 +220,7 @@ impl AuditLog {
     ///
     /// # Errors
     /// `AuditError` if none of them is in the log; then none ever will be.
-    pub async fn commit_all(&self, facts: Vec<Facts>) -> Result<(), AuditError> {
+    pub async fn commit_all(&self, facts: &[Facts]) -> Result<(), AuditError> {
         let (done, durable) = oneshot::channel();
         self.send(facts, Some(done)).await?;
         durable.await.unwrap_or(Err(AuditError::Closed))
@@ -285,27 +231,29 @@ impl AuditLog {
     ///
     /// # Errors
     /// `AuditError::Closed` if the writer is gone.
-    pub async fn note(&self, facts: Facts) -> Result<(), AuditError> {
-        self.send(vec![facts], None).await
+    pub async fn note(&self, facts: &Facts) -> Result<(), AuditError> {
+        self.note_all(std::slice::from_ref(facts)).await
     }
 
     /// As [`AuditLog::note`], for several lines.
     ///
     /// # Errors
     /// `AuditError::Closed` if the writer is gone.
-    pub async fn note_all(&self, facts: Vec<Facts>) -> Result<(), AuditError> {
+    pub async fn note_all(&self, facts: &[Facts]) -> Result<(), AuditError> {
         self.send(facts, None).await
     }
 
     /// Waits until every line that was handed to the writer before can be read, or never will be.
     pub async fn settle(&self) {
         // What stands there can be read even if no further line can be written.
-        let _ = self.commit_all(Vec::new()).await;
+        let _ = self.commit_all(&[]).await;
     }
 
-    async fn send(&self, facts: Vec<Facts>, done: Option<Done>) -> Result<(), AuditError> {
-        for ended in facts.iter().filter(|f| f.outcome != Outcome::Begun) {
-            self.feed.send_with(|| ended.clone());
+    async fn send(&self, facts: &[Facts], done: Option<Done>) -> Result<(), AuditError> {
+        if self.feed.is_followed() {
+            for ended in facts.iter().filter(|f| f.outcome != Outcome::Begun) {
+                self.feed.send(ended.clone());
+            }
         }
         // A batch that is larger than the queue waits until the queue is empty.
         let room = facts.len().min(QUEUE_LINES_MAX) as u32;
@@ -317,7 +265,7 @@ impl AuditLog {
             }
         };
         let message = Message::Lines {
-            lines: facts.iter().map(Entry::of_facts).collect(),
+            entries: Entries::of_facts(facts),
             done,
             _room: permit,
         };

@@ -5,7 +5,8 @@ use std::io;
 use std::path::Path;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 
-use moat_types::SystemClock;
+use moat_kms_client::Identity;
+use moat_types::{EnclaveName, KeyName, SystemClock, UnixMillis};
 
 use super::files::{LogFile, list, open_append};
 use super::*;
@@ -17,23 +18,23 @@ fn signer() -> CheckpointSigner {
 }
 
 fn facts(key: &str) -> Facts {
-    Facts {
+    let asked = Asked {
         time: SystemClock.now(),
         request_id: "R1".into(),
         identity: Some(Identity::from_spki_sha256([1; 32])),
         source: "127.0.0.1:1".into(),
-        enclave: "lake".into(),
+        enclave: Some(EnclaveName::parse("lake").unwrap()),
         operation: "EPOCH:OPEN",
-        key: Some(key.into()),
+    };
+    Facts {
+        key: Some(KeyName::parse(key).unwrap()),
         version: Some(1),
         context: Some([2; 32]),
         bucket: Some("sales".into()),
         epoch: Some("00".repeat(16)),
-        subject: None,
         outcome: Outcome::Allowed,
-        reason: None,
-        fault: None,
         micros: 7,
+        ..Facts::new(Arc::new(asked))
     }
 }
 
@@ -52,7 +53,7 @@ fn open_log(folder: &Path, anchor: Option<Anchor>) -> Result<AuditLog, AuditErro
 async fn filled(folder: &Path, count: usize) {
     let log = open_log(folder, None).unwrap();
     for index in 0..count {
-        log.commit(facts(&format!("key-{index}"))).await.unwrap();
+        log.commit(&facts(&format!("key-{index}"))).await.unwrap();
     }
     log.close().await.unwrap();
 }
@@ -135,7 +136,7 @@ async fn a_rewritten_chain_lacks_the_signature() {
     for text in lines_of(&path) {
         let mut line: AuditLine = serde_json::from_str(&text).unwrap();
         line.key = line.key.map(|key| key.replace("key-3", "key-9"));
-        head.append(&Entry::of_line(&line), &mut forged);
+        head.append(&Entries::of_line(&line), &mut forged);
     }
     std::fs::write(&path, &forged).unwrap();
     let problem = checked(folder.path()).problem.expect("a problem is found");
@@ -205,7 +206,7 @@ async fn a_torn_last_line_is_set_aside_and_the_chain_goes_on() {
         std::fs::write(&path, &whole[..whole.len() - cut]).unwrap();
         assert!(checked(folder.path()).torn_bytes > 0);
         let log = open_log(folder.path(), None).unwrap();
-        log.commit(facts("after")).await.unwrap();
+        log.commit(&facts("after")).await.unwrap();
         log.close().await.unwrap();
         let report = checked(folder.path());
         assert_eq!(report.problem, None);
@@ -240,10 +241,10 @@ async fn a_large_file_is_continued_from_its_end() {
         let log = open();
         for number in 0..40 {
             let lines = (0..100).map(|at| facts(&format!("key-{number}-{at}")));
-            log.note_all(lines.collect()).await.unwrap();
+            log.note_all(&lines.collect::<Vec<_>>()).await.unwrap();
         }
         for key in ["one", "more", "last"] {
-            log.commit(facts(key)).await.unwrap();
+            log.commit(&facts(key)).await.unwrap();
         }
         // As a crash leaves it: with the beginning of a line, and no checkpoint at the end.
         let copy = tempfile::tempdir().unwrap();
@@ -253,7 +254,7 @@ async fn a_large_file_is_continued_from_its_end() {
         whole.extend_from_slice(b"{\"seq\":");
         std::fs::write(copy.path().join(path.file_name().unwrap()), &whole).unwrap();
         let again = open_log(copy.path(), None).unwrap();
-        again.commit(facts("after")).await.unwrap();
+        again.commit(&facts("after")).await.unwrap();
         again.close().await.unwrap();
         assert_eq!(checked(copy.path()).problem, None);
 
@@ -275,14 +276,14 @@ async fn a_large_file_is_continued_from_its_end() {
 async fn a_process_that_dies_without_closing_is_continued() {
     let folder = tempfile::tempdir().unwrap();
     let log = open_log(folder.path(), None).unwrap();
-    log.commit(facts("a")).await.unwrap();
+    log.commit(&facts("a")).await.unwrap();
     // The file as it stands while the first log is still open: what a killed process leaves.
     let copy = tempfile::tempdir().unwrap();
     for path in list(folder.path()).unwrap() {
         std::fs::copy(&path, copy.path().join(path.file_name().unwrap())).unwrap();
     }
     let again = open_log(copy.path(), None).unwrap();
-    again.commit(facts("b")).await.unwrap();
+    again.commit(&facts("b")).await.unwrap();
     again.close().await.unwrap();
     assert!(checked(copy.path()).is_good());
     let keys: Vec<_> = show(copy.path(), Filter::default())
@@ -337,7 +338,7 @@ async fn files_rotate_by_size_and_the_chain_spans_them() {
     for _ in 0..2 {
         let log = AuditLog::open(small.clone(), signer(), Arc::new(SystemClock), None).unwrap();
         for index in 0..30 {
-            log.commit(facts(&index.to_string())).await.unwrap();
+            log.commit(&facts(&index.to_string())).await.unwrap();
         }
         log.close().await.unwrap();
     }
@@ -477,7 +478,7 @@ async fn waiting_lines_share_one_sync() {
     disk.shut(true);
     let callers = (0..CALLERS).map(|index| {
         let log = log.clone();
-        tokio::spawn(async move { log.commit(facts(&index.to_string())).await })
+        tokio::spawn(async move { log.commit(&facts(&index.to_string())).await })
     });
     let callers: Vec<_> = callers.collect();
     while log.room.available_permits() > QUEUE_LINES_MAX - CALLERS as usize {
@@ -498,16 +499,16 @@ async fn a_full_disk_fails_the_operation_and_keeps_the_chain() {
     let folder = tempfile::tempdir().unwrap();
     let disk = Arc::new(Disk::default());
     let log = open_on(&disk, folder.path());
-    log.commit(facts("before")).await.unwrap();
+    log.commit(&facts("before")).await.unwrap();
     disk.full.store(true, Ordering::SeqCst);
-    log.note(facts("lost")).await.unwrap();
-    let refused = log.commit(facts("refused")).await;
+    log.note(&facts("lost")).await.unwrap();
+    let refused = log.commit(&facts("refused")).await;
     assert!(
         matches!(refused, Err(AuditError::NoSpace { .. })),
         "{refused:?}"
     );
     disk.full.store(false, Ordering::SeqCst);
-    log.commit(facts("after")).await.unwrap();
+    log.commit(&facts("after")).await.unwrap();
     log.close().await.unwrap();
     assert!(checked(folder.path()).is_good());
     let all = Filter {
@@ -538,17 +539,17 @@ async fn a_failed_sync_stops_the_audit_until_it_is_opened_again() {
     let log = open_on(&disk, folder.path());
     disk.sync_fails.store(true, Ordering::SeqCst);
     assert!(matches!(
-        log.commit(facts("a")).await,
+        log.commit(&facts("a")).await,
         Err(AuditError::Poisoned)
     ));
     disk.sync_fails.store(false, Ordering::SeqCst);
     assert!(matches!(
-        log.commit(facts("b")).await,
+        log.commit(&facts("b")).await,
         Err(AuditError::Poisoned)
     ));
     assert!(log.close().await.is_err());
     let again = open_log(folder.path(), None).unwrap();
-    again.commit(facts("c")).await.unwrap();
+    again.commit(&facts("c")).await.unwrap();
     again.close().await.unwrap();
     assert!(checked(folder.path()).is_good());
 }

@@ -12,7 +12,7 @@ use moat_types::Clock;
 use tokio::sync::{OwnedSemaphorePermit, watch};
 
 use super::company::Company;
-use super::entry::Entry;
+use super::entry::Entries;
 use super::files::{self, LogFile, OpenFile};
 use super::line::{AuditLine, Head, LineKind};
 use super::open::Place;
@@ -21,7 +21,7 @@ use super::{Anchor, AuditConfig, AuditError, CheckpointSigner};
 
 pub(super) enum Message {
     Lines {
-        lines: Vec<Entry>,
+        entries: Entries,
         done: Option<Done>,
         /// Given back when the lines are written.
         _room: OwnedSemaphorePermit,
@@ -33,6 +33,9 @@ pub(super) enum Message {
 
 /// Lines of one batch: enough for every caller that can wait at once, small enough to sync soon.
 const BATCH_LINES_MAX: usize = 1024;
+/// The room for the text of a batch that is kept for the next one: a batch of usual size fits, and
+/// the largest ones of a moment are not kept for ever.
+const TEXT_BYTES_KEPT: usize = 1 << 20;
 /// Lines that nobody waits for are durable after this time at the latest.
 const SYNC_INTERVAL: Duration = Duration::from_secs(1);
 
@@ -62,6 +65,9 @@ pub(super) struct Writer {
     /// Whether several waited for the last batch.
     had_company: bool,
     waiting: Waiting,
+    /// The text of a batch; kept, because to take as much memory anew each time costs a page fault
+    /// for every six lines.
+    text: Vec<u8>,
     _lock: std::fs::File,
 }
 
@@ -97,15 +103,16 @@ impl Writer {
             company: Company::of_this_runtime(),
             had_company: false,
             waiting: Waiting::of_this_runtime(),
+            text: Vec::new(),
             _lock: place.lock,
         };
         let notes = place.notes.into_iter().map(|text| writer.note_line(text));
-        let notes: Vec<Entry> = notes.collect();
+        let notes: Vec<Entries> = notes.collect();
         // Every file begins with a checkpoint, and so does every opening: from here on the log is
         // known to have been continued by the holder of the key.
         let first = len == 0;
-        writer.write(Vec::new(), first, false)?;
-        writer.write(notes, !first, true)?;
+        writer.write(&[], first, false)?;
+        writer.write(&notes, !first, true)?;
         files::sync_folder(&writer.config.folder)
             .map_err(|e| AuditError::io(&writer.config.folder, e))?;
         Ok(writer)
@@ -154,14 +161,13 @@ impl Writer {
             batch.take_all(messages);
         }
         self.had_company = batch.waiting.len() > 1;
+        let result = self.write_batch(&mut batch);
         let Batch {
-            lines,
             waiting,
             unwaited,
             closing,
-            _rooms,
+            ..
         } = batch;
-        let result = self.write_batch(lines, !waiting.is_empty());
         if let Err(e) = &result {
             self.lost += unwaited;
             tracing::error!(error = %e, "audit lines could not be written");
@@ -170,23 +176,22 @@ impl Writer {
         closing
     }
 
-    fn write_batch(&mut self, mut lines: Vec<Entry>, sync: bool) -> Result<(), AuditError> {
-        if lines.is_empty() {
+    fn write_batch(&mut self, batch: &mut Batch) -> Result<(), AuditError> {
+        if batch.count == 0 {
             return Ok(());
         }
-        metrics::histogram!("moat_kms_audit_batch_lines").record(lines.len() as f64);
+        metrics::histogram!("moat_kms_audit_batch_lines").record(batch.count as f64);
+        let sync = !batch.waiting.is_empty();
         let lost = self.lost;
         if lost > 0 {
-            lines.insert(
-                0,
-                self.note_line(format!("{lost} lines before this one could not be written")),
-            );
+            let note = format!("{lost} lines before this one could not be written");
+            batch.entries.insert(0, self.note_line(note));
         }
         // Under a steady stream of lines no wait ever times out, so time is looked at here as well.
-        let due = self.unsigned + lines.len() as u64 >= self.config.checkpoint_lines
+        let due = self.unsigned + batch.count as u64 >= self.config.checkpoint_lines
             || is_past(self.unsigned_since, self.config.checkpoint_interval);
         let sync = sync || is_past(self.unsynced_since, SYNC_INTERVAL);
-        self.write(lines, due, sync)?;
+        self.write(&batch.entries, due, sync)?;
         self.lost -= lost;
         self.rotate_if_large();
         Ok(())
@@ -194,21 +199,22 @@ impl Writer {
 
     /// Appends lines, and a checkpoint behind them if it is due. Nothing of it counts, and nothing
     /// is left in the file, unless all of it was written.
-    fn write(&mut self, lines: Vec<Entry>, checkpoint: bool, sync: bool) -> Result<(), AuditError> {
+    fn write(&mut self, lines: &[Entries], checkpoint: bool, sync: bool) -> Result<(), AuditError> {
         if self.poisoned.load(Ordering::Relaxed) {
             return Err(AuditError::Poisoned);
         }
-        let count = lines.len() as u64;
         let mut head = self.head;
-        let mut text = Vec::with_capacity(lines.len() * 640);
-        for line in lines {
-            head.append(&line, &mut text);
+        self.text.clear();
+        self.text.shrink_to(TEXT_BYTES_KEPT);
+        for entries in lines {
+            head.append(entries, &mut self.text);
         }
+        let count = head.seq - self.head.seq;
         if checkpoint {
             let checkpoint = self.signer.checkpoint(&head, self.clock.now());
-            head.append(&Entry::of_line(&checkpoint), &mut text);
+            head.append(&Entries::of_line(&checkpoint), &mut self.text);
         }
-        if let Err(e) = self.file.append(&text) {
+        if let Err(e) = self.file.append(&self.text) {
             // What was half written must go, or the next line would follow a torn one.
             if self.file.truncate(self.len).is_err() {
                 self.poisoned.store(true, Ordering::Relaxed);
@@ -223,7 +229,7 @@ impl Writer {
         }
         self.head = head;
         self.heads.send_replace(head.seq);
-        self.len += text.len() as u64;
+        self.len += self.text.len() as u64;
         if checkpoint {
             self.unsigned = 0;
             self.unsigned_since = None;
@@ -269,7 +275,7 @@ impl Writer {
         let mut head = self.head;
         let mut text = Vec::new();
         let checkpoint = self.signer.checkpoint(&head, self.clock.now());
-        head.append(&Entry::of_line(&checkpoint), &mut text);
+        head.append(&Entries::of_line(&checkpoint), &mut text);
         let mut file = (self.open_file)(&path).map_err(io)?;
         let begun = file
             .truncate(0)
@@ -316,7 +322,7 @@ impl Writer {
         let result = if is_past(self.unsigned_since, self.config.checkpoint_interval) {
             // Tried again after a whole interval if it fails.
             self.unsigned_since = Some(Instant::now());
-            self.write(Vec::new(), true, true)
+            self.write(&[], true, true)
         } else if is_past(self.unsynced_since, SYNC_INTERVAL) {
             self.sync()
         } else {
@@ -329,21 +335,23 @@ impl Writer {
 
     fn finish(&mut self) -> Result<(), AuditError> {
         let note = self.note_line("the audit was closed".into());
-        self.write(vec![note], true, true)
+        self.write(&[note], true, true)
     }
 
-    fn note_line(&self, text: String) -> Entry {
+    fn note_line(&self, text: String) -> Entries {
         let mut line = AuditLine::empty(LineKind::Note);
         line.time = self.clock.now().to_timestamp().to_string();
         line.note = Some(text);
-        Entry::of_line(&line)
+        Entries::of_line(&line)
     }
 }
 
 /// What is written together.
 #[derive(Default)]
 struct Batch {
-    lines: Vec<Entry>,
+    entries: Vec<Entries>,
+    /// How many lines they are.
+    count: usize,
     waiting: Vec<Done>,
     /// Lines that nobody waits for.
     unwaited: u64,
@@ -355,22 +363,23 @@ struct Batch {
 impl Batch {
     /// Whether more may come in.
     fn has_room(&self) -> bool {
-        self.lines.len() < BATCH_LINES_MAX && self.closing.is_none()
+        self.count < BATCH_LINES_MAX && self.closing.is_none()
     }
 
     fn take(&mut self, message: Message) {
         match message {
             Message::Lines {
-                mut lines,
+                entries,
                 done,
                 _room,
             } => {
                 self._rooms.push(_room);
                 match done {
                     Some(done) => self.waiting.push(done),
-                    None => self.unwaited += lines.len() as u64,
+                    None => self.unwaited += entries.count() as u64,
                 }
-                self.lines.append(&mut lines);
+                self.count += entries.count();
+                self.entries.push(entries);
             }
             Message::Close { done } => self.closing = Some(done),
         }

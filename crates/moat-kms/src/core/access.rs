@@ -257,7 +257,7 @@ impl<M: MetaStore> Core<M> {
         scope: &Scope,
         identity: &Identity,
     ) -> Result<Option<Arc<IdentityRow>>, Error> {
-        let meta_key = identity_row(scope, &identity.to_string());
+        let meta_key = identity_row(scope, identity);
         self.state.get(enclave, &self.identities, &meta_key).await
     }
 }

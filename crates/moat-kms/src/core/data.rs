@@ -1,21 +1,14 @@
 //! What keys are used for: data keys, small secrets, message authentication codes. Each operation
-//! exists for one item and for many; many are decided one by one, each has a line of its own in
-//! the audit, and all wait for the disk once.
-
-use std::sync::Arc;
+//! exists for one item and for many ([`super::batch`]).
 
 use moat_meta::MetaStore;
-use moat_types::{EnclaveName, KeyName, KeyVersion, SecretBytes};
+use moat_types::{EnclaveName, KeyName, KeyVersion, Random, SecretBytes};
 
-use super::access::Rights;
 use super::items::{
-    BATCH_ITEMS_MAX, CONTEXT_BYTES_MAX, DATA_KEY_BYTES_MAX, DataKey, Decrypt, Decrypted, Encrypt,
-    Encrypted, Generate, Item, Mac, MacCode, PLAINTEXT_BYTES_MAX,
+    CONTEXT_BYTES_MAX, DATA_KEY_BYTES_MAX, DataKey, Decrypt, Decrypted, Encrypt, Encrypted,
+    Generate, Item, Mac, MacCode, PLAINTEXT_BYTES_MAX,
 };
-use super::keys::check_usable;
-use super::trail::Trail;
 use super::{Caller, Core};
-use crate::draws::Draws;
 use crate::envelope::{self, Binding, Purpose};
 use crate::error::Error;
 use crate::policy::Command;
@@ -54,9 +47,8 @@ impl<M: MetaStore> Core<M> {
         item: &Generate<'_>,
     ) -> Result<DataKey, Error> {
         let call = (caller, enclave, Command::KeyGenerate);
-        let mut draws = self.draws();
         self.one(call, item, |item, row| {
-            self.make_data_key(enclave, item, row, &mut draws)
+            self.make_data_key(enclave, item, row)
         })
         .await
     }
@@ -75,9 +67,8 @@ impl<M: MetaStore> Core<M> {
         items: &[Generate<'_>],
     ) -> Result<Vec<Result<DataKey, Error>>, Error> {
         let call = (caller, enclave, Command::KeyGenerate);
-        let mut draws = self.draws();
         self.batch(call, items, |item, row| {
-            self.make_data_key(enclave, item, row, &mut draws)
+            self.make_data_key(enclave, item, row)
         })
         .await
     }
@@ -87,20 +78,19 @@ impl<M: MetaStore> Core<M> {
         enclave: &EnclaveName,
         item: &Generate<'_>,
         row: &KeyRow,
-        draws: &mut Draws<'_>,
     ) -> Result<(KeyVersion, DataKey), Error> {
         check_length("data key", item.length, 1, DATA_KEY_BYTES_MAX)?;
         check_context(item.context)?;
         let version = encrypting_version(item.key, row, item.version)?;
         let mut plaintext = vec![0; item.length];
-        draws.fill(&mut plaintext);
+        self.reserve.fill(&mut plaintext);
         let plaintext = SecretBytes::new(plaintext);
         let purpose = Purpose::Data {
             context: item.context,
         };
         let made = DataKey {
             version: version.number,
-            ciphertext: self.wrap(version, enclave, item.key, purpose, &plaintext, draws),
+            ciphertext: self.wrap(version, enclave, item.key, purpose, &plaintext),
             plaintext,
         };
         Ok((version.number, made))
@@ -138,9 +128,8 @@ impl<M: MetaStore> Core<M> {
         item: &Encrypt<'_>,
     ) -> Result<Encrypted, Error> {
         let call = (caller, enclave, Command::KeyEncrypt);
-        let mut draws = self.draws();
         self.one(call, item, |item, row| {
-            self.make_ciphertext(enclave, item, row, &mut draws)
+            self.make_ciphertext(enclave, item, row)
         })
         .await
     }
@@ -156,9 +145,8 @@ impl<M: MetaStore> Core<M> {
         items: &[Encrypt<'_>],
     ) -> Result<Vec<Result<Encrypted, Error>>, Error> {
         let call = (caller, enclave, Command::KeyEncrypt);
-        let mut draws = self.draws();
         self.batch(call, items, |item, row| {
-            self.make_ciphertext(enclave, item, row, &mut draws)
+            self.make_ciphertext(enclave, item, row)
         })
         .await
     }
@@ -168,7 +156,6 @@ impl<M: MetaStore> Core<M> {
         enclave: &EnclaveName,
         item: &Encrypt<'_>,
         row: &KeyRow,
-        draws: &mut Draws<'_>,
     ) -> Result<(KeyVersion, Encrypted), Error> {
         let length = item.plaintext.expose().len();
         check_length("plaintext", length, 0, PLAINTEXT_BYTES_MAX)?;
@@ -179,7 +166,7 @@ impl<M: MetaStore> Core<M> {
         };
         let made = Encrypted {
             version: version.number,
-            ciphertext: self.wrap(version, enclave, item.key, purpose, item.plaintext, draws),
+            ciphertext: self.wrap(version, enclave, item.key, purpose, item.plaintext),
         };
         Ok((version.number, made))
     }
@@ -294,7 +281,10 @@ impl<M: MetaStore> Core<M> {
         work: impl FnOnce(&I, &KeyRow) -> Result<(KeyVersion, T), Error>,
     ) -> Result<T, Error> {
         let scope = Scope::Enclave(enclave.clone());
-        let mut trail = self.trail_of(caller, &scope, command, item);
+        let mut trail = self.trail(caller, &scope, command).key(item.key());
+        if let Some(context) = item.context() {
+            trail = trail.context(context);
+        }
         let result = async {
             let row = self
                 .usable_key(caller, &scope, enclave, item.key(), command)
@@ -307,83 +297,6 @@ impl<M: MetaStore> Core<M> {
         trail.committed(result).await
     }
 
-    /// The trail of one item.
-    fn trail_of<I: Item>(
-        &self,
-        caller: &Caller,
-        scope: &Scope,
-        command: Command,
-        item: &I,
-    ) -> Trail<'_> {
-        let trail = self.trail(caller, scope, command).key(item.key());
-        match item.context() {
-            Some(context) => trail.context(context),
-            None => trail,
-        }
-    }
-
-    /// Decides and does a batch. `work` gives the version that was used and the result.
-    async fn batch<I: Item, T>(
-        &self,
-        (caller, enclave, command): (&Caller, &EnclaveName, Command),
-        items: &[I],
-        mut work: impl FnMut(&I, &KeyRow) -> Result<(KeyVersion, T), Error>,
-    ) -> Result<Vec<Result<T, Error>>, Error> {
-        let scope = Scope::Enclave(enclave.clone());
-        if items.len() > BATCH_ITEMS_MAX {
-            let what = "items";
-            let max = BATCH_ITEMS_MAX;
-            let refused = Err(Error::Count { what, max });
-            return self.trail(caller, &scope, command).noted(refused).await;
-        }
-        // The rights themselves count as one operation.
-        let more = items.len().saturating_sub(1);
-        let rights = match self.rights(caller, &scope, command).await {
-            Ok(rights) => {
-                self.limiter_debit(caller, more);
-                rights
-            }
-            Err(e) => return self.trail(caller, &scope, command).noted(Err(e)).await,
-        };
-        let mut keys = KeysOfBatch::default();
-        let mut trails: Vec<Trail<'_>> = Vec::with_capacity(items.len());
-        let mut results = Vec::with_capacity(items.len());
-        for item in items {
-            let mut trail = self.trail_of(caller, &scope, command, item);
-            let row = self.key_of_item(&rights, enclave, command, item.key(), &mut keys);
-            let result = match row.await {
-                Ok(row) => work(item, &row),
-                Err(e) => Err(e),
-            };
-            results.push(result.map(|(version, value)| {
-                trail.version(version);
-                value
-            }));
-            trails.push(trail);
-        }
-        self.end_batch(trails, results).await
-    }
-
-    async fn key_of_item(
-        &self,
-        rights: &Rights,
-        enclave: &EnclaveName,
-        command: Command,
-        name: &KeyName,
-        keys: &mut KeysOfBatch,
-    ) -> Result<Arc<KeyRow>, Error> {
-        rights.check(command, Some(name.as_str()))?;
-        if let Some((last, row)) = &keys.last
-            && last == name
-        {
-            return Ok(row.clone());
-        }
-        let row = self.key(rights.enclave()?, enclave, name).await?;
-        check_usable(name, &row)?;
-        keys.last = Some((name.clone(), row.clone()));
-        Ok(row)
-    }
-
     pub(super) fn wrap(
         &self,
         version: &VersionRow,
@@ -391,26 +304,14 @@ impl<M: MetaStore> Core<M> {
         key: &KeyName,
         purpose: Purpose<'_>,
         plaintext: &SecretBytes,
-        draws: &mut Draws<'_>,
     ) -> Vec<u8> {
         let binding = Binding {
             enclave,
             key,
             purpose,
         };
-        envelope::encrypt(version, &binding, plaintext.expose(), draws)
+        envelope::encrypt(version, &binding, plaintext.expose(), &self.reserve)
     }
-
-    /// Random bytes for one request.
-    pub(super) fn draws(&self) -> Draws<'_> {
-        Draws::new(&*self.state.random)
-    }
-}
-
-/// The key of the item before: most batches are about one key, which is then read once.
-#[derive(Default)]
-struct KeysOfBatch {
-    last: Option<(KeyName, Arc<KeyRow>)>,
 }
 
 pub(super) fn version_of<'a>(

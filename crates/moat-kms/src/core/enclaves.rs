@@ -9,7 +9,7 @@ use super::{Caller, Core, ListQuery, Page};
 use crate::error::Error;
 use crate::policy::Command;
 use crate::rows::{
-    Origin, Scope, enclave_row, home_row, identity_row, key_row, lake_row, policy_row,
+    Origin, Scope, enclave_row, home_row, identity_rows, key_row, lake_row, policy_row,
 };
 use crate::state::CONTENTION_RETRIES;
 
@@ -93,7 +93,7 @@ impl<M: MetaStore> Core<M> {
     async fn sweep_enclave(&self, scope: &Scope) -> Result<(), Error> {
         /// Rows of one commit.
         const ROWS: usize = 500;
-        let identities = identity_row(scope, "");
+        let identities = identity_rows(scope, b"");
         let keys = key_row(scope.as_str(), "");
         let lakes = lake_row(scope.as_str(), "");
         for prefix in [keys, identities.clone(), policy_row(scope, ""), lakes] {

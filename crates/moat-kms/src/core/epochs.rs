@@ -3,7 +3,7 @@
 use std::time::Duration;
 
 use moat_meta::MetaStore;
-use moat_types::{BucketName, EnclaveName, EpochId, KeyName, KeyVersion, SecretBytes};
+use moat_types::{BucketName, EnclaveName, EpochId, KeyName, KeyVersion, Random, SecretBytes};
 
 use super::data::{encrypting_version, unwrap};
 use super::trail::Trail;
@@ -71,12 +71,12 @@ impl<M: MetaStore> Core<M> {
                 .await?;
             let version = encrypting_version(name, &row, None)?;
             trail.version(version.number);
-            let (mut key, mut draws) = (vec![0; EPOCH_KEY_BYTES], self.draws());
-            draws.fill(&mut key);
+            let mut key = vec![0; EPOCH_KEY_BYTES];
+            self.reserve.fill(&mut key);
             let key = SecretBytes::new(key);
             Ok(EpochGrant {
                 version: version.number,
-                wrapped: self.wrap(version, enclave, name, purpose, &key, &mut draws),
+                wrapped: self.wrap(version, enclave, name, purpose, &key),
                 key,
                 lease_ttl: self.lease_ttl,
             })
@@ -111,7 +111,7 @@ impl<M: MetaStore> Core<M> {
             trail.version(latest.number);
             let wrapped = match latest.number == version {
                 true => wrapped.to_vec(),
-                false => self.wrap(latest, enclave, name, purpose, &key, &mut self.draws()),
+                false => self.wrap(latest, enclave, name, purpose, &key),
             };
             Ok(RewrappedEpoch {
                 version: latest.number,

@@ -11,7 +11,7 @@ use super::access::Rights;
 use super::{Caller, Core, ListQuery, Page};
 use crate::error::{DenyReason, Error};
 use crate::policy::{Command, Verdict};
-use crate::rows::{HomeRow, IdentityRow, Origin, Scope, home_row, identity_row};
+use crate::rows::{HomeRow, IdentityRow, Origin, Scope, home_row, identity_row, identity_rows};
 use crate::state::{CONTENTION_RETRIES, OpenEnclave};
 
 /// What is known about an identity.
@@ -264,10 +264,10 @@ impl<M: MetaStore> Core<M> {
         let mut trail = self.trail(caller, scope, command);
         let result = async {
             let access = self.authorize(caller, scope, command, None).await?;
-            let (rows, next) = self.list_rows(&identity_row(scope, ""), query).await?;
+            let (rows, next) = self.list_rows(&identity_rows(scope, b""), query).await?;
             let mut items = Vec::with_capacity(rows.len());
             for (text, sealed) in rows {
-                let meta_key = identity_row(scope, &text);
+                let meta_key = identity_rows(scope, text.as_bytes());
                 let row = self.state.open_row(&access.enclave, &meta_key, &sealed)?;
                 if let Some(identity) = Identity::parse(&text)
                     && access.shows(command, &text)
@@ -288,7 +288,7 @@ impl<M: MetaStore> Core<M> {
         identity: &Identity,
         row: &IdentityRow,
     ) -> Result<(), Error> {
-        let meta_key = identity_row(scope, &identity.to_string());
+        let meta_key = identity_row(scope, identity);
         let writes = vec![
             self.home_write(scope, identity).await?,
             self.state.put(enclave, &meta_key, row),
@@ -314,7 +314,7 @@ impl<M: MetaStore> Core<M> {
         };
         let home_key = home_row(identity);
         let parent = row.parent.expect("a service account has a parent");
-        let parent_key = identity_row(scope, &parent.to_string());
+        let parent_key = identity_row(scope, &parent);
         for _ in 0..CONTENTION_RETRIES {
             if self.is_root(identity) || self.state.sealed(&home_key).await?.is_some() {
                 return Err(exists);
@@ -328,7 +328,7 @@ impl<M: MetaStore> Core<M> {
                 ));
             }
             changed.accounts.push(*identity);
-            let meta_key = identity_row(scope, &identity.to_string());
+            let meta_key = identity_row(scope, identity);
             let absent = |key| Check {
                 key,
                 expected: None,
@@ -361,7 +361,7 @@ impl<M: MetaStore> Core<M> {
         identity: &Identity,
         row: &Arc<IdentityRow>,
     ) -> Result<bool, Error> {
-        let own_key = identity_row(scope, &identity.to_string());
+        let own_key = identity_row(scope, identity);
         let Some(sealed) = self.state.sealed(&own_key).await? else {
             return Ok(false);
         };
@@ -377,10 +377,10 @@ impl<M: MetaStore> Core<M> {
         let mut writes = Vec::new();
         for gone in row.accounts.iter().chain([identity]) {
             writes.push(Write::Delete(home_row(gone)));
-            writes.push(Write::Delete(identity_row(scope, &gone.to_string())));
+            writes.push(Write::Delete(identity_row(scope, gone)));
         }
         if let Some(parent) = row.parent {
-            let key = identity_row(scope, &parent.to_string());
+            let key = identity_row(scope, &parent);
             if let Some(sealed) = self.state.sealed(&key).await? {
                 let mut changed: IdentityRow = self.state.open_row(enclave, &key, &sealed)?;
                 changed.accounts.retain(|account| account != identity);

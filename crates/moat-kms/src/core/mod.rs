@@ -7,6 +7,7 @@
 
 mod access;
 mod backup;
+mod batch;
 mod data;
 mod due;
 mod enclaves;
@@ -60,6 +61,7 @@ use crate::error::{Error, OpenError};
 use crate::feed::Follower;
 use crate::hsm::{Hsm, HsmError, Hsms};
 use crate::policy::Command;
+use crate::reserve::Reserve;
 use crate::rows::{
     AnchorRow, AuditKeyRow, HomeRow, IdentityRow, KeyRow, LakeRow, PolicyRow, Scope, singleton_row,
 };
@@ -111,7 +113,7 @@ pub struct Caller {
     /// The address it came from.
     pub source: Arc<str>,
     /// The id of the request, for the audit.
-    pub request_id: String,
+    pub request_id: Arc<str>,
 }
 
 impl Caller {
@@ -170,6 +172,8 @@ impl ListQuery {
 /// The key manager's core over a metadata engine.
 pub struct Core<M> {
     state: State<M>,
+    /// Where data keys, salts and nonces come from.
+    reserve: Reserve,
     audit: AuditLog,
     root: Option<Identity>,
     lease_ttl: Duration,
@@ -216,6 +220,7 @@ impl<M: MetaStore> Core<M> {
         config: CoreConfig,
         node: NodeConfig,
     ) -> Result<Arc<Self>, OpenError> {
+        let reserve = Reserve::new(Arc::clone(&config.random));
         let hsms = Hsms::new(config.hsm, node.hsms_old, Arc::clone(&config.random));
         let state = State::open(store, hsms, config.clock.clone(), config.random).await?;
         let signer = load_signer(&state).await?;
@@ -231,6 +236,7 @@ impl<M: MetaStore> Core<M> {
         let audit = opened.await.map_err(|_| AuditError::Closed)??;
         let core = Arc::new(Self {
             state,
+            reserve,
             audit,
             root: config.root,
             lease_ttl: config.lease_ttl,

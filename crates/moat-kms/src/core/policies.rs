@@ -12,7 +12,7 @@ use super::identities::{check_form, describe};
 use super::{Caller, Core, Force, IdentityInfo, ListQuery, Page};
 use crate::error::{Error, HOLDERS_NAMED_MAX};
 use crate::policy::{Command, Policy};
-use crate::rows::{IdentityRow, Origin, PolicyRow, Scope, identity_row, policy_row};
+use crate::rows::{IdentityRow, Origin, PolicyRow, Scope, identity_row, identity_rows, policy_row};
 use crate::state::OpenEnclave;
 
 /// A policy.
@@ -224,7 +224,7 @@ impl<M: MetaStore> Core<M> {
                 self.policy_row(&access.enclave, scope, policy).await?;
             }
             trail.begin().await?;
-            let meta_key = identity_row(scope, &identity.to_string());
+            let meta_key = identity_row(scope, identity);
             let change = |row: &IdentityRow| {
                 if row.parent.is_some() && policy.is_some() {
                     return Err(Error::IdentityForm(
@@ -288,11 +288,13 @@ impl<M: MetaStore> Core<M> {
         let (mut count, mut some) = (0, Vec::new());
         let mut query = ListQuery::default();
         loop {
-            let (rows, next) = self.list_rows(&identity_row(scope, ""), &query).await?;
+            let (rows, next) = self.list_rows(&identity_rows(scope, b""), &query).await?;
             for (text, sealed) in rows {
-                let row: IdentityRow =
-                    self.state
-                        .open_row(enclave, &identity_row(scope, &text), &sealed)?;
+                let row: IdentityRow = self.state.open_row(
+                    enclave,
+                    &identity_rows(scope, text.as_bytes()),
+                    &sealed,
+                )?;
                 if row.policy.as_ref() != Some(policy) {
                     continue;
                 }

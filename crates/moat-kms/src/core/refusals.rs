@@ -38,7 +38,7 @@ struct Gathered {
 impl Refusals {
     /// Takes note of a refusal; gives it back if it is to have a line of its own.
     pub(super) fn gather(&self, facts: Facts, now: Instant) -> Option<Facts> {
-        let Some(identity) = facts.identity else {
+        let Some(identity) = facts.asked.identity else {
             return Some(facts);
         };
         let mut all = self.all();
@@ -96,7 +96,7 @@ impl<M: MetaStore> Core<M> {
     pub(super) async fn tell_refusals(&self, end: bool) -> Option<Instant> {
         let (lines, next) = self.refusals.due(Instant::now(), end);
         if !lines.is_empty()
-            && let Err(e) = self.audit.note_all(lines).await
+            && let Err(e) = self.audit.note_all(&lines).await
         {
             // Nothing was done and nothing given away that the audit would have to know.
             tracing::warn!(error = %e, "refusals could not be noted in the audit");
@@ -126,26 +126,20 @@ mod tests {
     use moat_types::UnixMillis;
 
     use super::*;
-    use crate::audit::Outcome;
+    use crate::audit::Asked;
 
-    fn facts(number: u8) -> Facts {
-        Facts {
+    fn facts(identity: [u8; 32]) -> Facts {
+        let asked = Asked {
             time: UnixMillis(0),
             request_id: "R".into(),
-            identity: Some(Identity::from_spki_sha256([number; 32])),
+            identity: Some(Identity::from_spki_sha256(identity)),
             source: "local".into(),
-            enclave: "lake".into(),
+            enclave: None,
             operation: "KEY:GENERATE",
-            key: None,
-            version: None,
-            context: None,
-            bucket: None,
-            epoch: None,
-            subject: None,
-            outcome: Outcome::Error,
+        };
+        Facts {
             reason: Some("too often".into()),
-            fault: None,
-            micros: 0,
+            ..Facts::new(Arc::new(asked))
         }
     }
 
@@ -153,11 +147,14 @@ mod tests {
     fn a_second_of_refusals_is_two_lines_and_none_is_left_out_of_the_count() {
         let refusals = Refusals::default();
         let now = Instant::now();
-        assert!(refusals.gather(facts(1), now).is_some());
+        assert!(refusals.gather(facts([1; 32]), now).is_some());
         for _ in 0..1000 {
-            assert!(refusals.gather(facts(1), now).is_none());
+            assert!(refusals.gather(facts([1; 32]), now).is_none());
         }
-        assert!(refusals.gather(facts(2), now).is_some(), "each for itself");
+        assert!(
+            refusals.gather(facts([2; 32]), now).is_some(),
+            "each for itself"
+        );
 
         assert!(refusals.due(now, false).0.is_empty());
         let (lines, next) = refusals.due(now + GATHER, false);
@@ -166,15 +163,15 @@ mod tests {
         assert_eq!(next, Some(now + 2 * GATHER));
 
         // As long as it goes on there is one line a second; afterwards it begins anew.
-        assert!(refusals.gather(facts(1), now + GATHER).is_none());
+        assert!(refusals.gather(facts([1; 32]), now + GATHER).is_none());
         let (lines, _) = refusals.due(now + 2 * GATHER, false);
         assert_eq!(lines[0].reason.as_deref(), Some("too often"));
         let (lines, next) = refusals.due(now + 3 * GATHER, false);
         assert_eq!((lines.len(), next), (0, None));
-        assert!(refusals.gather(facts(1), now + 3 * GATHER).is_some());
+        assert!(refusals.gather(facts([1; 32]), now + 3 * GATHER).is_some());
 
         // Nothing is lost at the end.
-        refusals.gather(facts(1), now + 3 * GATHER);
+        refusals.gather(facts([1; 32]), now + 3 * GATHER);
         assert_eq!(refusals.due(now + 3 * GATHER, true).0.len(), 1);
     }
 
@@ -186,11 +183,7 @@ mod tests {
         for number in 0..2 * IDENTITIES_MAX {
             let mut hash = [0; 32];
             hash[..8].copy_from_slice(&(number as u64).to_be_bytes());
-            let one = Facts {
-                identity: Some(Identity::from_spki_sha256(hash)),
-                ..facts(0)
-            };
-            lines += usize::from(refusals.gather(one, now).is_some());
+            lines += usize::from(refusals.gather(facts(hash), now).is_some());
         }
         assert_eq!(
             (lines, refusals.all().len()),

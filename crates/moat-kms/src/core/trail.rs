@@ -1,6 +1,6 @@
 //! The audit line of one operation, filled as the operation goes on.
 
-use std::sync::OnceLock;
+use std::sync::{Arc, LazyLock, OnceLock};
 use std::time::{Duration, Instant};
 
 use aws_lc_rs::digest::{SHA256, digest};
@@ -10,7 +10,7 @@ use moat_types::{BucketName, EpochId, KeyName, KeyVersion};
 
 use super::refusals::Refusals;
 use super::{Caller, Core};
-use crate::audit::{AuditLog, Facts, Outcome};
+use crate::audit::{Asked, AuditLog, Facts, Outcome};
 use crate::error::Error;
 use crate::policy::Command;
 use crate::rows::Scope;
@@ -37,23 +37,30 @@ struct Meter {
 }
 
 /// How operations end.
-const OUTCOMES: [Outcome; 3] = [Outcome::Allowed, Outcome::Denied, Outcome::Error];
+pub(super) const OUTCOMES: [Outcome; 3] = [Outcome::Allowed, Outcome::Denied, Outcome::Error];
 
 impl Meters {
     pub(super) fn new() -> Self {
         Self(Command::ALL.iter().map(|_| OnceLock::new()).collect())
     }
 
-    fn count(&self, command: Command, outcome: Outcome, duration: Duration) {
+    /// Counts operations that ended alike.
+    pub(super) fn count(
+        &self,
+        command: Command,
+        outcome: Outcome,
+        duration: Duration,
+        count: usize,
+    ) {
         // Every command is in the list, which is in the order of their codes.
         let Ok(at) = Command::ALL.binary_search(&command) else {
             return;
         };
         let meter = self.0[at].get_or_init(|| Meter::of(command.as_str()));
         if let Some(at) = OUTCOMES.iter().position(|one| *one == outcome) {
-            meter.ended[at].increment(1);
+            meter.ended[at].increment(count as u64);
         }
-        meter.seconds.record(duration.as_secs_f64());
+        meter.seconds.record_many(duration.as_secs_f64(), count);
     }
 }
 
@@ -74,71 +81,51 @@ impl Meter {
 impl<M: MetaStore> Core<M> {
     /// The trail of something that the key manager does by itself, because it is due.
     pub(super) fn own_trail(&self, scope: &Scope, command: Command) -> Trail<'_> {
-        let mut trail = self.trail(
-            &Caller::local(moat_kms_client::Identity::from_spki_sha256([0; 32])),
-            scope,
+        let nobody = moat_kms_client::Identity::from_spki_sha256([0; 32]);
+        self.trail_of(
+            Asked {
+                identity: None,
+                ..self.asked(&Caller::local(nobody), scope, command)
+            },
             command,
-        );
-        trail.facts.identity = None;
-        trail
-    }
-
-    /// Ends a batch: one wait for all its lines. If any of it was a release, nothing of it is
-    /// answered before all lines are durable.
-    pub(super) async fn end_batch<T>(
-        &self,
-        mut trails: Vec<Trail<'_>>,
-        results: Vec<Result<T, Error>>,
-    ) -> Result<Vec<Result<T, Error>>, Error> {
-        let lines = trails
-            .iter_mut()
-            .zip(&results)
-            .map(|(trail, result)| trail.close(result))
-            .collect();
-        let written = if results.iter().any(Result::is_ok) {
-            self.audit.commit_all(lines).await
-        } else {
-            self.audit.note_all(lines).await
-        };
-        match written {
-            Err(e) if results.iter().any(Result::is_ok) => Err(e.into()),
-            _ => Ok(results),
-        }
+        )
     }
 
     pub(super) fn trail(&self, caller: &Caller, scope: &Scope, command: Command) -> Trail<'_> {
+        self.trail_of(self.asked(caller, scope, command), command)
+    }
+
+    fn trail_of(&self, asked: Asked, command: Command) -> Trail<'_> {
         Trail {
             audit: &self.audit,
             refusals: &self.refusals,
             started: Instant::now(),
-            facts: Facts {
-                time: self.state.clock.now(),
-                request_id: caller.request_id.clone(),
-                identity: Some(caller.identity),
-                source: caller.source.clone(),
-                enclave: scope.as_str().to_owned(),
-                operation: command.as_str(),
-                key: None,
-                version: None,
-                context: None,
-                bucket: None,
-                epoch: None,
-                subject: None,
-                outcome: Outcome::Error,
-                reason: None,
-                fault: None,
-                micros: 0,
-            },
+            facts: Facts::new(Arc::new(asked)),
             begun: false,
             meters: &self.meters,
             command,
+        }
+    }
+
+    /// What is known of an operation when it begins.
+    pub(super) fn asked(&self, caller: &Caller, scope: &Scope, command: Command) -> Asked {
+        Asked {
+            time: self.state.clock.now(),
+            request_id: caller.request_id.clone(),
+            identity: Some(caller.identity),
+            source: caller.source.clone(),
+            enclave: match scope {
+                Scope::System => None,
+                Scope::Enclave(name) => Some(name.clone()),
+            },
+            operation: command.as_str(),
         }
     }
 }
 
 impl Trail<'_> {
     pub(super) fn key(mut self, key: &KeyName) -> Self {
-        self.facts.key = Some(key.as_str().to_owned());
+        self.facts.key = Some(key.clone());
         self
     }
 
@@ -148,9 +135,7 @@ impl Trail<'_> {
     }
 
     pub(super) fn context(mut self, context: &[u8]) -> Self {
-        let mut hash = [0; 32];
-        hash.copy_from_slice(digest(&SHA256, context).as_ref());
-        self.facts.context = Some(hash);
+        self.facts.context = Some(context_hash(context));
         self
     }
 
@@ -168,8 +153,8 @@ impl Trail<'_> {
     pub(super) async fn begin(&mut self) -> Result<(), Error> {
         let mut facts = self.facts.clone();
         facts.outcome = Outcome::Begun;
-        facts.micros = self.micros();
-        self.audit.commit(facts).await?;
+        facts.micros = micros(self.started.elapsed());
+        self.audit.commit(&facts).await?;
         self.begun = true;
         Ok(())
     }
@@ -185,17 +170,21 @@ impl Trail<'_> {
     }
 
     async fn end<T>(&mut self, result: Result<T, Error>, durable: bool) -> Result<T, Error> {
-        let mut facts = self.close(&result);
+        let taken = self.started.elapsed();
+        conclude(&mut self.facts, &result, taken);
+        self.meters
+            .count(self.command, self.facts.outcome, taken, 1);
         if matches!(result, Err(Error::RateLimited { .. })) {
-            match self.refusals.gather(facts, tokio::time::Instant::now()) {
-                Some(first) => facts = first,
-                None => return result,
+            let facts = self.facts.clone();
+            let now = tokio::time::Instant::now();
+            if self.refusals.gather(facts, now).is_none() {
+                return result;
             }
         }
         let written = if self.begun || (durable && result.is_ok()) {
-            self.audit.commit(facts).await
+            self.audit.commit(&self.facts).await
         } else {
-            self.audit.note(facts).await
+            self.audit.note(&self.facts).await
         };
         match (result, written) {
             (Ok(value), Ok(())) => Ok(value),
@@ -204,27 +193,42 @@ impl Trail<'_> {
             (Err(e), _) => Err(e),
         }
     }
+}
 
-    /// The facts of an operation that has ended, for a caller who writes those of several at once.
-    /// Nothing is left here.
-    pub(super) fn close<T>(&mut self, result: &Result<T, Error>) -> Facts {
-        let (outcome, reason) = match result {
-            Ok(_) => (Outcome::Allowed, None),
-            Err(Error::Denied { reason, .. }) => (Outcome::Denied, Some(reason.to_string())),
-            Err(e) => (Outcome::Error, Some(e.to_string())),
-        };
-        self.facts.outcome = outcome;
-        self.facts.reason = reason;
-        self.facts.fault = result.as_ref().err().map(Error::fault);
-        self.facts.micros = self.micros();
-        self.meters
-            .count(self.command, outcome, self.started.elapsed());
-        self.facts.take()
-    }
+/// Adds how the operation ended.
+pub(super) fn conclude<T>(facts: &mut Facts, result: &Result<T, Error>, taken: Duration) {
+    facts.micros = micros(taken);
+    let Err(error) = result else {
+        facts.outcome = Outcome::Allowed;
+        return;
+    };
+    let (outcome, reason) = match error {
+        Error::Denied { reason, .. } => (Outcome::Denied, reason.to_string()),
+        e => (Outcome::Error, e.to_string()),
+    };
+    facts.outcome = outcome;
+    facts.reason = Some(reason);
+    facts.fault = Some(error.fault());
+}
 
-    fn micros(&self) -> u64 {
-        u64::try_from(self.started.elapsed().as_micros()).unwrap_or(u64::MAX)
+/// The hash of a context, as the audit has it.
+pub(super) fn context_hash(context: &[u8]) -> [u8; 32] {
+    /// Many clients give none, and its hash is always the same one.
+    static OF_NOTHING: LazyLock<[u8; 32]> = LazyLock::new(|| sha256(b""));
+    match context {
+        [] => *OF_NOTHING,
+        context => sha256(context),
     }
+}
+
+fn sha256(bytes: &[u8]) -> [u8; 32] {
+    let mut hash = [0; 32];
+    hash.copy_from_slice(digest(&SHA256, bytes).as_ref());
+    hash
+}
+
+fn micros(taken: Duration) -> u64 {
+    u64::try_from(taken.as_micros()).unwrap_or(u64::MAX)
 }
 
 #[cfg(test)]
@@ -236,7 +240,7 @@ mod tests {
         assert!(Command::ALL.is_sorted(), "it is searched by halves");
         let meters = Meters::new();
         for command in Command::ALL {
-            meters.count(*command, Outcome::Allowed, Duration::ZERO);
+            meters.count(*command, Outcome::Allowed, Duration::ZERO, 1);
         }
         assert!(meters.0.iter().all(|meter| meter.get().is_some()));
     }

@@ -27,14 +27,13 @@ use aws_lc_rs::aead::{
     AES_256_GCM, Aad, CHACHA20_POLY1305, LessSafeKey, NONCE_LEN, Nonce, UnboundKey,
 };
 use aws_lc_rs::hmac;
-use moat_types::{BucketName, EnclaveName, EpochId, KeyName, KeyVersion, SecretBytes};
+use moat_types::{BucketName, EnclaveName, EpochId, KeyName, KeyVersion, Random, SecretBytes};
 use zeroize::Zeroizing;
 
 pub(crate) use kes::decrypt_unversioned;
 pub(crate) use kes::fuzz_target as fuzz_unversioned;
 pub(crate) use mac::{mac, verify_mac};
 
-use crate::draws::Draws;
 use crate::rows::{Algorithm, VersionRow};
 
 const FORMAT: u8 = 1;
@@ -123,7 +122,7 @@ pub(crate) fn encrypt(
     version: &VersionRow,
     binding: &Binding<'_>,
     plaintext: &[u8],
-    random: &mut Draws<'_>,
+    random: &dyn Random,
 ) -> Vec<u8> {
     let mut out = Vec::with_capacity(plaintext.len() + OVERHEAD_BYTES);
     out.push(FORMAT);
@@ -238,7 +237,7 @@ mod tests {
             purpose,
         };
         let version = key(9, V1, Algorithm::Aes256);
-        let sealed = encrypt(&version, &home, &[7; 32], &mut Draws::new(&SystemRandom));
+        let sealed = encrypt(&version, &home, &[7; 32], &SystemRandom);
         assert_eq!(sealed.len(), 32 + OVERHEAD_BYTES);
         assert_eq!(decrypt(&version, &home, &sealed).unwrap().expose(), [7; 32]);
         let other_cipher = key(9, V1, Algorithm::ChaCha20);
@@ -301,7 +300,7 @@ mod tests {
         };
         for algorithm in [Algorithm::Aes256, Algorithm::ChaCha20] {
             let version = key(9, V1, algorithm);
-            let seal = || encrypt(&version, &home, b"", &mut Draws::new(&SystemRandom));
+            let seal = || encrypt(&version, &home, b"", &SystemRandom);
             assert_ne!(seal(), seal());
             assert_eq!(ciphertext_version(&seal()), Some(V1));
             assert_eq!(

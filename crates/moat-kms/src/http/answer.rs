@@ -4,11 +4,13 @@ use http::header::{ALLOW, CACHE_CONTROL, CONTENT_TYPE, RETRY_AFTER};
 use http::{HeaderValue, Response, StatusCode};
 use moat_kms_client::{Code, PROBLEM_JSON, Problem};
 use moat_net::Body;
+use moat_types::SecretBuffer;
 use serde::Serialize;
 
 use crate::audit::AuditError;
 use crate::error::Error;
 use crate::hsm::HsmError;
+use crate::json::OBJECT_BYTES;
 
 /// Why a request is refused: what the caller is told, and what the log says beside it.
 #[derive(Debug)]
@@ -126,6 +128,13 @@ pub(super) fn json(body: &impl Serialize) -> Result<Response<Body>, Refusal> {
     serde_json::to_writer(&mut text, body)
         .map_err(|_| Refusal::new(Code::Internal, "the answer can't be encoded"))?;
     Ok(json_text(text))
+}
+
+/// An answer that holds keys.
+pub(super) fn written(write: impl FnOnce(&mut SecretBuffer)) -> Response<Body> {
+    let mut text = SecretBuffer::with_capacity(OBJECT_BYTES);
+    write(&mut text);
+    json_text(bytes::Bytes::from_owner(text))
 }
 
 /// JSON that is text already.

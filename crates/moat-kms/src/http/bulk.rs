@@ -1,14 +1,18 @@
 //! Batches: many items of one kind in one request, decided one by one.
 
-use moat_kms_client::wire::{self, Batch, BatchAnswer, ItemAnswer};
+use bytes::Bytes;
+use moat_kms_client::Code;
+use moat_kms_client::wire::{self, Batch};
 use moat_meta::MetaStore;
-use moat_types::{EnclaveName, KeyName};
+use moat_types::{EnclaveName, KeyName, SecretBuffer};
 
-use super::answer::{Refusal, json};
+use super::answer::{Refusal, json_text};
+use super::convert;
 use super::handlers::{Answer, Context, data_key_length, parse, version};
 use super::route::{BulkAction, bad_name};
 use crate::core::{Decrypt, Encrypt, Generate, Mac};
 use crate::error::Error;
+use crate::json::{OBJECT_BYTES, push_value};
 
 impl<M: MetaStore> Context<'_, M> {
     pub(super) async fn bulk(&self, enclave: &EnclaveName, action: BulkAction) -> Answer {
@@ -33,7 +37,7 @@ impl<M: MetaStore> Context<'_, M> {
         });
         let items = items.collect::<Result<Vec<_>, Refusal>>()?;
         let results = self.core.generate_many(self.caller, enclave, &items);
-        self.answers::<_, wire::DataKey>(results.await?)
+        self.answers(results.await?, convert::data_key)
     }
 
     async fn encrypt_all(&self, enclave: &EnclaveName) -> Answer {
@@ -49,7 +53,7 @@ impl<M: MetaStore> Context<'_, M> {
         });
         let items = items.collect::<Result<Vec<_>, Refusal>>()?;
         let results = self.core.encrypt_many(self.caller, enclave, &items);
-        self.answers::<_, wire::Ciphertext>(results.await?)
+        self.answers(results.await?, convert::encrypted)
     }
 
     async fn decrypt_all(&self, enclave: &EnclaveName) -> Answer {
@@ -63,7 +67,7 @@ impl<M: MetaStore> Context<'_, M> {
         });
         let items: Vec<_> = items.collect();
         let results = self.core.decrypt_many(self.caller, enclave, &items);
-        self.answers::<_, wire::Plaintext>(results.await?)
+        self.answers(results.await?, convert::decrypted)
     }
 
     async fn mac_all(&self, enclave: &EnclaveName) -> Answer {
@@ -78,30 +82,52 @@ impl<M: MetaStore> Context<'_, M> {
         });
         let items = items.collect::<Result<Vec<_>, Refusal>>()?;
         let results = self.core.mac_many(self.caller, enclave, &items);
-        self.answers::<_, wire::MacCode>(results.await?)
+        self.answers(results.await?, convert::mac_code)
     }
 
-    fn answers<T, W: From<T> + serde::Serialize>(&self, results: Vec<Result<T, Error>>) -> Answer {
-        let answer = |result: Result<T, Error>| match result {
-            Ok(done) => ItemAnswer {
-                ok: Some(W::from(done)),
-                error: None,
-            },
-            Err(error) => ItemAnswer {
-                ok: None,
-                error: Some(Refusal::from(error).problem(&self.caller.request_id)),
-            },
-        };
-        json(&BatchAnswer {
-            items: results.into_iter().map(answer).collect(),
-        })
+    /// The answers to a batch, as `wire::BatchAnswer` has them. `write` writes one that succeeded.
+    fn answers<T>(
+        &self,
+        results: Vec<Result<T, Error>>,
+        write: impl Fn(&mut SecretBuffer, &T),
+    ) -> Answer {
+        let mut out = SecretBuffer::with_capacity((results.len() + 1) * OBJECT_BYTES);
+        let mut before: &[u8] = b"{\"items\":[";
+        if results.is_empty() {
+            out.push(before);
+        }
+        for result in results {
+            out.push(before);
+            before = b",";
+            match result {
+                Ok(done) => {
+                    out.push(b"{\"ok\":");
+                    write(&mut out, &done);
+                }
+                Err(error) => {
+                    out.push(b"{\"error\":");
+                    let problem = Refusal::from(error).problem(&self.caller.request_id);
+                    push_value(&mut out, &problem)
+                        .map_err(|_| Refusal::new(Code::Internal, "the answer can't be encoded"))?;
+                }
+            }
+            out.push(b"}");
+        }
+        out.push(b"]}");
+        Ok(json_text(Bytes::from_owner(out)))
     }
 }
 
-/// The key of each item. One name that is none refuses the whole batch: it is malformed.
+/// The key of each item. One name that is none refuses the whole batch: it is malformed. Most
+/// batches are about one key, whose name is then checked and kept once.
 fn keys<T>(items: &[T], key: impl Fn(&T) -> &String) -> Result<Vec<KeyName>, Refusal> {
-    items
-        .iter()
-        .map(|item| KeyName::parse(key(item)).map_err(bad_name))
-        .collect()
+    let mut names: Vec<KeyName> = Vec::with_capacity(items.len());
+    for item in items {
+        let name = match names.last() {
+            Some(last) if last.as_str() == key(item) => last.clone(),
+            _ => KeyName::parse(key(item)).map_err(bad_name)?,
+        };
+        names.push(name);
+    }
+    Ok(names)
 }

@@ -1,9 +1,10 @@
 //! From the core's types to those of the wire.
 
-use moat_kms_client::wire::{self, Base64, SecretBase64};
-use moat_types::UnixMillis;
+use moat_kms_client::wire::{self, SecretBase64};
+use moat_types::{SecretBuffer, UnixMillis};
 
 use crate::core::{self, Decider};
+use crate::json::push_object;
 use crate::policy::{Command, Verdict};
 use crate::rows::Origin;
 
@@ -94,41 +95,27 @@ impl From<core::ExportedVersion> for wire::ExportedVersion {
     }
 }
 
-impl From<core::DataKey> for wire::DataKey {
-    fn from(made: core::DataKey) -> Self {
-        Self {
-            version: made.version.number(),
-            plaintext: SecretBase64(made.plaintext),
-            ciphertext: Base64(made.ciphertext),
-        }
-    }
+/// Appends what `wire::DataKey` says.
+pub(super) fn data_key(out: &mut SecretBuffer, made: &core::DataKey) {
+    let plaintext = made.plaintext.expose();
+    let values: &[(_, &[u8])] = &[("plaintext", plaintext), ("ciphertext", &made.ciphertext)];
+    push_object(out, Some(made.version), values);
 }
 
-impl From<core::Encrypted> for wire::Ciphertext {
-    fn from(made: core::Encrypted) -> Self {
-        Self {
-            version: made.version.number(),
-            ciphertext: Base64(made.ciphertext),
-        }
-    }
+/// Appends what `wire::Ciphertext` says.
+pub(super) fn encrypted(out: &mut SecretBuffer, made: &core::Encrypted) {
+    push_object(out, Some(made.version), &[("ciphertext", &made.ciphertext)]);
 }
 
-impl From<core::Decrypted> for wire::Plaintext {
-    fn from(opened: core::Decrypted) -> Self {
-        Self {
-            version: opened.version.number(),
-            plaintext: SecretBase64(opened.plaintext),
-        }
-    }
+/// Appends what `wire::Plaintext` says.
+pub(super) fn decrypted(out: &mut SecretBuffer, opened: &core::Decrypted) {
+    let plaintext = opened.plaintext.expose();
+    push_object(out, Some(opened.version), &[("plaintext", plaintext)]);
 }
 
-impl From<core::MacCode> for wire::MacCode {
-    fn from(made: core::MacCode) -> Self {
-        Self {
-            version: made.version.number(),
-            code: Base64(made.code),
-        }
-    }
+/// Appends what `wire::MacCode` says.
+pub(super) fn mac_code(out: &mut SecretBuffer, made: &core::MacCode) {
+    push_object(out, Some(made.version), &[("code", &made.code)]);
 }
 
 /// What decides, and the same in words.
@@ -197,5 +184,64 @@ pub(super) fn policy(info: core::PolicyInfo) -> wire::PolicyInfo {
     wire::PolicyInfo {
         policy: Some(rules),
         ..info.into()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use moat_kms_client::wire::Base64;
+    use moat_types::{KeyVersion, SecretBytes};
+    use serde::Serialize;
+
+    use super::*;
+
+    #[test]
+    fn answers_with_keys_are_written_as_serde_writes_the_types_of_the_wire() {
+        fn check<T>(write: fn(&mut SecretBuffer, &T), value: &T, same: &impl Serialize) {
+            let mut out = SecretBuffer::default();
+            write(&mut out, value);
+            let expected = serde_json::to_string(same).unwrap();
+            assert_eq!(std::str::from_utf8(&out), Ok(expected.as_str()));
+        }
+        let version = KeyVersion::new(12).unwrap();
+        let secret = || SecretBytes::new(vec![0xfe; 33]);
+        let made = core::DataKey {
+            version,
+            plaintext: secret(),
+            ciphertext: vec![1, 2, 3, 4],
+        };
+        let same = wire::DataKey {
+            version: 12,
+            plaintext: SecretBase64(secret()),
+            ciphertext: Base64(vec![1, 2, 3, 4]),
+        };
+        check(data_key, &made, &same);
+        let made = core::Encrypted {
+            version,
+            ciphertext: vec![5; 100],
+        };
+        let same = wire::Ciphertext {
+            version: 12,
+            ciphertext: Base64(vec![5; 100]),
+        };
+        check(encrypted, &made, &same);
+        let opened = core::Decrypted {
+            version,
+            plaintext: secret(),
+        };
+        let same = wire::Plaintext {
+            version: 12,
+            plaintext: SecretBase64(secret()),
+        };
+        check(decrypted, &opened, &same);
+        let made = core::MacCode {
+            version,
+            code: vec![6; 32],
+        };
+        let same = wire::MacCode {
+            version: 12,
+            code: Base64(vec![6; 32]),
+        };
+        check(mac_code, &made, &same);
     }
 }

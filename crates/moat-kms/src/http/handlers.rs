@@ -12,8 +12,8 @@ use moat_net::Body;
 use moat_types::{BucketName, EnclaveName, EpochId, KeyName, KeyVersion, LakeId};
 use serde::de::DeserializeOwned;
 
-use super::answer::{Refusal, created, empty, json};
-use super::convert::listing;
+use super::answer::{Refusal, created, empty, json, written};
+use super::convert::{self, listing};
 use super::operations::Verb;
 use super::route::{KeyAction, Query, Route, bad_name};
 use super::system;
@@ -304,7 +304,7 @@ impl<M: MetaStore> Context<'_, M> {
             length: data_key_length(request.length),
         };
         let made = self.core.generate(self.caller, enclave, &item).await?;
-        json(&wire::DataKey::from(made))
+        Ok(written(|out| convert::data_key(out, &made)))
     }
 
     async fn encrypt(&self, enclave: &EnclaveName, key: &KeyName) -> Answer {
@@ -316,7 +316,7 @@ impl<M: MetaStore> Context<'_, M> {
             plaintext: &request.plaintext.0,
         };
         let made = self.core.encrypt_item(self.caller, enclave, &item).await?;
-        json(&wire::Ciphertext::from(made))
+        Ok(written(|out| convert::encrypted(out, &made)))
     }
 
     async fn decrypt(&self, enclave: &EnclaveName, key: &KeyName) -> Answer {
@@ -326,7 +326,7 @@ impl<M: MetaStore> Context<'_, M> {
             .core
             .decrypt(self.caller, enclave, key, context, ciphertext)
             .await?;
-        json(&wire::Plaintext::from(opened))
+        Ok(written(|out| convert::decrypted(out, &opened)))
     }
 
     async fn mac(&self, enclave: &EnclaveName, key: &KeyName) -> Answer {
@@ -337,7 +337,7 @@ impl<M: MetaStore> Context<'_, M> {
             message: &request.message.0,
         };
         let made = self.core.mac(self.caller, enclave, item).await?;
-        json(&wire::MacCode::from(made))
+        Ok(written(|out| convert::mac_code(out, &made)))
     }
 
     async fn verify_mac(&self, enclave: &EnclaveName, key: &KeyName) -> Answer {

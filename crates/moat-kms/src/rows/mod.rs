@@ -66,28 +66,37 @@ impl Scope {
     }
 }
 
+// The keys of rows are put together without formatting: each operation needs some.
+
 pub(crate) fn enclave_row(scope: &Scope) -> Bytes {
-    format!("kms/e/{}", scope.as_str()).into()
+    ["kms/e/", scope.as_str()].concat().into()
 }
 
 pub(crate) fn key_row(enclave: &str, key: &str) -> Bytes {
-    format!("kms/k/{enclave}/{key}").into()
+    ["kms/k/", enclave, "/", key].concat().into()
 }
 
-pub(crate) fn identity_row(scope: &Scope, identity: &str) -> Bytes {
-    format!("kms/i/{}/{identity}", scope.as_str()).into()
+pub(crate) fn identity_row(scope: &Scope, identity: &Identity) -> Bytes {
+    identity_rows(scope, &identity.to_ascii())
+}
+
+/// As [`identity_row`], of a text that may be an identity's or the beginning of one.
+pub(crate) fn identity_rows(scope: &Scope, identity: &[u8]) -> Bytes {
+    [&b"kms/i/"[..], scope.as_str().as_bytes(), b"/", identity]
+        .concat()
+        .into()
 }
 
 pub(crate) fn home_row(identity: &Identity) -> Bytes {
-    format!("kms/h/{identity}").into()
+    [&b"kms/h/"[..], &identity.to_ascii()].concat().into()
 }
 
 pub(crate) fn policy_row(scope: &Scope, policy: &str) -> Bytes {
-    format!("kms/p/{}/{policy}", scope.as_str()).into()
+    ["kms/p/", scope.as_str(), "/", policy].concat().into()
 }
 
 pub(crate) fn lake_row(enclave: &str, lake: &str) -> Bytes {
-    format!("kms/l/{enclave}/{lake}").into()
+    ["kms/l/", enclave, "/", lake].concat().into()
 }
 
 /// The beginning of all rows of what is due.

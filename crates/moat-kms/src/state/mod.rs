@@ -1,15 +1,16 @@
 //! The key manager's state: typed, sealed rows over any metadata engine.
 //!
-//! Every read goes to the engine, so that each node sees each committed change at once; what is
-//! kept in memory is only the opened form of a row, and it counts only while the engine still
-//! answers with the same sealed bytes. A row rolled back to an older sealed value by someone who
+//! Every read goes to the engine, so that each node sees each committed change at once, unless the
+//! engine knows by itself that nothing was committed since ([`MetaStore::revision`]); what is kept
+//! in memory is only the opened form of a row, and it counts only while the engine still answers
+//! with the same sealed bytes. A row rolled back to an older sealed value by someone who
 //! can write to the engine is not noticed; that takes the engine's own access control.
 
 mod enclaves;
 mod rotation;
 
 use std::collections::HashMap;
-use std::sync::{Arc, Mutex, PoisonError, RwLock};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError, RwLock};
 use std::time::Duration;
 
 use bytes::Bytes;
@@ -87,17 +88,27 @@ impl<M: MetaStore> State<M> {
         cache: &Opened<R>,
         meta_key: &Bytes,
     ) -> Result<Option<Arc<R>>, Error> {
+        // Asked for before the row is read: what is committed in between is then noticed.
+        let revision = self.store.revision();
+        if let Some(row) = cache.current(meta_key, revision) {
+            return Ok(Some(row));
+        }
         let Some(sealed) = self.store.get(meta_key).await? else {
             return Ok(None);
         };
-        if let Some(row) = cache.get(meta_key, &sealed) {
+        if let Some(row) = cache.get(meta_key, &sealed, revision) {
             return Ok(Some(row));
         }
         let row = match self.open_row::<R>(enclave, meta_key, &sealed) {
             Ok(row) => Arc::new(row),
             Err(damaged) => return Err(self.damaged_or_outdated(enclave, damaged).await),
         };
-        cache.insert(meta_key.clone(), sealed, row.clone());
+        let opened = OpenedRow {
+            sealed,
+            revision,
+            row: row.clone(),
+        };
+        cache.insert(meta_key.clone(), opened);
         Ok(Some(row))
     }
 
@@ -210,8 +221,16 @@ impl<M: MetaStore> State<M> {
     }
 }
 
-/// Opened rows of one kind, each beside the sealed bytes that it was opened from.
-pub(crate) struct Opened<R>(Mutex<HashMap<Bytes, (Bytes, Arc<R>)>>);
+/// Opened rows of one kind.
+pub(crate) struct Opened<R>(Mutex<HashMap<Bytes, OpenedRow<R>>>);
+
+struct OpenedRow<R> {
+    /// What it was opened from.
+    sealed: Bytes,
+    /// The engine's revision when it was last seen to stand there.
+    revision: Option<u64>,
+    row: Arc<R>,
+}
 
 impl<R> Default for Opened<R> {
     fn default() -> Self {
@@ -220,18 +239,34 @@ impl<R> Default for Opened<R> {
 }
 
 impl<R> Opened<R> {
-    fn get(&self, meta_key: &Bytes, sealed: &Bytes) -> Option<Arc<R>> {
-        let rows = self.0.lock().unwrap_or_else(PoisonError::into_inner);
-        let (opened_from, row) = rows.get(meta_key)?;
-        (opened_from == sealed).then(|| row.clone())
+    /// A row that stands there at a known revision.
+    fn current(&self, meta_key: &Bytes, revision: Option<u64>) -> Option<Arc<R>> {
+        let rows = self.rows();
+        let opened = rows.get(meta_key)?;
+        (revision.is_some() && opened.revision == revision).then(|| opened.row.clone())
     }
 
-    fn insert(&self, meta_key: Bytes, sealed: Bytes, row: Arc<R>) {
-        let mut rows = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+    /// A row that was read, if it is the one that was opened before.
+    fn get(&self, meta_key: &Bytes, sealed: &Bytes, revision: Option<u64>) -> Option<Arc<R>> {
+        let mut rows = self.rows();
+        let opened = rows.get_mut(meta_key)?;
+        if opened.sealed != sealed {
+            return None;
+        }
+        opened.revision = revision;
+        Some(opened.row.clone())
+    }
+
+    fn insert(&self, meta_key: Bytes, opened: OpenedRow<R>) {
+        let mut rows = self.rows();
         if rows.len() >= OPENED_ROWS_MAX {
             rows.clear();
         }
-        rows.insert(meta_key, (sealed, row));
+        rows.insert(meta_key, opened);
+    }
+
+    fn rows(&self) -> MutexGuard<'_, HashMap<Bytes, OpenedRow<R>>> {
+        self.0.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
 

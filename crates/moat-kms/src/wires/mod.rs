@@ -147,7 +147,7 @@ impl Exchange<'_> {
         Some(Caller {
             identity: Identity::from_spki_sha256(key.spki_sha256),
             source: self.peer.addr_text().clone(),
-            request_id: self.request_id.to_owned(),
+            request_id: self.request_id.into(),
         })
     }
 }

@@ -15,7 +15,7 @@ use std::collections::BTreeMap;
 use std::iter::Peekable;
 use std::ops::{Bound, ControlFlow, Range};
 use std::panic::{AssertUnwindSafe, catch_unwind};
-use std::sync::atomic::{self, AtomicBool};
+use std::sync::atomic::{self, AtomicBool, AtomicU64};
 use std::sync::mpsc::Sender;
 use std::sync::{Arc, OnceLock, RwLock, RwLockReadGuard, RwLockWriteGuard};
 
@@ -32,6 +32,8 @@ pub(super) type Layer = BTreeMap<Bytes, Option<Bytes>>;
 /// The layers, as they change.
 pub(super) struct View {
     layers: RwLock<Layers>,
+    /// How often rows were made visible.
+    revision: AtomicU64,
     /// To ask for the tree to be opened again after a read failed.
     messages: OnceLock<Sender<Message>>,
     reopen_asked: AtomicBool,
@@ -51,6 +53,7 @@ impl View {
                 frozen,
                 base: Arc::new(base),
             }),
+            revision: AtomicU64::new(0),
             messages: OnceLock::new(),
             reopen_asked: AtomicBool::new(false),
         }
@@ -58,7 +61,16 @@ impl View {
 
     /// Makes rows visible, all at once.
     pub(super) fn publish(&self, rows: impl Iterator<Item = (Bytes, Option<Bytes>)>) {
-        self.write().active.extend(rows);
+        let mut layers = self.write();
+        layers.active.extend(rows);
+        // Under the lock: who reads one of the rows from now on finds the new number, and who got
+        // it does not read what was there before.
+        self.revision.fetch_add(1, atomic::Ordering::Release);
+    }
+
+    /// See [`crate::MetaStore::revision`].
+    pub(super) fn revision(&self) -> u64 {
+        self.revision.load(atomic::Ordering::Acquire)
     }
 
     /// Turns the active layer into the frozen one and returns it. There is no frozen one.

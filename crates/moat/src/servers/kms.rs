@@ -254,7 +254,7 @@ fn caller(root: Identity) -> Caller {
     Caller {
         identity: root,
         source: SOURCE.into(),
-        request_id: moat_net::request_id(&SystemRandom),
+        request_id: moat_net::request_id(&SystemRandom).into(),
     }
 }
 

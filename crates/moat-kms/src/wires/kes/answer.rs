@@ -140,10 +140,19 @@ pub(super) fn json(body: &impl Serialize) -> Answer {
         let message = "the answer can't be encoded";
         Refusal::new(StatusCode::INTERNAL_SERVER_ERROR, message)
     })?;
+    Ok(json_text(text))
+}
+
+/// An answer that holds keys: binary values by their names.
+pub(super) fn object(values: &[(&str, &[u8])]) -> Response<Body> {
+    json_text(crate::json::object(None, values))
+}
+
+fn json_text(text: impl Into<bytes::Bytes>) -> Response<Body> {
     let mut response = Response::new(Body::full(text));
     let kind = HeaderValue::from_static("application/json");
     response.headers_mut().insert(CONTENT_TYPE, kind);
-    Ok(response)
+    response
 }
 
 pub(super) fn empty() -> Response<Body> {

@@ -1,11 +1,10 @@
 //! Keys, and what is done with them.
 
 use http::StatusCode;
-use moat_kms_client::wire::{Base64, SecretBase64};
 use moat_meta::MetaStore;
 
 use super::Call;
-use super::answer::{Answer, Refusal, empty, json};
+use super::answer::{Answer, Refusal, empty, json, object};
 use super::message::{self, ListFrom};
 use crate::core::{DATA_KEY_BYTES, Import, KeyInfo, ListQuery, Mac};
 use crate::rows::Algorithm;
@@ -107,10 +106,11 @@ impl<M: MetaStore> Call<M> {
             .core
             .generate_data_key(&self.caller, &self.enclave, &name, &context, DATA_KEY_BYTES)
             .await?;
-        json(&message::DataKey {
-            plaintext: SecretBase64(made.plaintext),
-            ciphertext: Base64(made.ciphertext),
-        })
+        let plaintext = made.plaintext.expose();
+        Ok(object(&[
+            ("plaintext", plaintext),
+            ("ciphertext", &made.ciphertext),
+        ]))
     }
 
     pub(super) async fn encrypt(&self) -> Answer {
@@ -122,9 +122,7 @@ impl<M: MetaStore> Call<M> {
             .core
             .encrypt(&self.caller, &self.enclave, &name, &context, plaintext)
             .await?;
-        json(&message::Ciphertext {
-            ciphertext: Base64(made.ciphertext),
-        })
+        Ok(object(&[("ciphertext", &made.ciphertext)]))
     }
 
     pub(super) async fn decrypt(&self) -> Answer {
@@ -136,9 +134,7 @@ impl<M: MetaStore> Call<M> {
             .core
             .decrypt(&self.caller, &self.enclave, &name, &context, ciphertext)
             .await?;
-        json(&message::Plaintext {
-            plaintext: SecretBase64(opened.plaintext),
-        })
+        Ok(object(&[("plaintext", opened.plaintext.expose())]))
     }
 
     pub(super) async fn hmac(&self) -> Answer {
@@ -150,9 +146,7 @@ impl<M: MetaStore> Call<M> {
             message: &request.message.0,
         };
         let made = self.core.mac(&self.caller, &self.enclave, item).await?;
-        json(&message::HmacTag {
-            hmac: Base64(made.code),
-        })
+        Ok(object(&[("hmac", &made.code)]))
     }
 }
 

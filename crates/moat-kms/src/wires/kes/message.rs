@@ -46,27 +46,6 @@ pub(super) struct Hmac {
 }
 
 #[derive(Serialize)]
-pub(super) struct DataKey {
-    pub(super) plaintext: SecretBase64,
-    pub(super) ciphertext: Base64,
-}
-
-#[derive(Serialize)]
-pub(super) struct Ciphertext {
-    pub(super) ciphertext: Base64,
-}
-
-#[derive(Serialize)]
-pub(super) struct Plaintext {
-    pub(super) plaintext: SecretBase64,
-}
-
-#[derive(Serialize)]
-pub(super) struct HmacTag {
-    pub(super) hmac: Base64,
-}
-
-#[derive(Serialize)]
 pub(super) struct Key<'a> {
     pub(super) name: &'a str,
     pub(super) algorithm: &'a str,

@@ -27,11 +27,12 @@ mod message;
 mod server;
 mod stream;
 
-use std::sync::Arc;
+use std::sync::{Arc, OnceLock};
 use std::time::{Duration, Instant};
 
 use bytes::Bytes;
 use http::{HeaderMap, Response, StatusCode};
+use metrics::{Counter, Gauge, Histogram};
 use moat_meta::MetaStore;
 use moat_net::Body;
 use moat_types::EnclaveName;
@@ -48,6 +49,7 @@ pub(crate) struct KesFront {
     /// Where identities work that are of no enclave.
     pub(crate) default_enclave: EnclaveName,
     started: Instant,
+    meters: OnceLock<Meters>,
 }
 
 impl KesFront {
@@ -55,6 +57,7 @@ impl KesFront {
         Self {
             default_enclave,
             started: Instant::now(),
+            meters: OnceLock::new(),
         }
     }
 }
@@ -77,7 +80,7 @@ pub(crate) async fn answer<M: MetaStore>(
         return answer::respond(Err(refusal), request_id);
     };
     let counted = !route.api.action.is_probe();
-    let active = counted.then(Active::begin);
+    let active = counted.then(|| Active::begin(front.kes.meters.get_or_init(Meters::new)));
     let result = respond(front, exchange, route, body).await;
     let response = answer::respond(result, request_id);
     if let Some(active) = active {
@@ -215,30 +218,52 @@ fn bad_body(error: BodyError) -> Refusal {
     }
 }
 
-/// A request in KES's own request metrics.
-struct Active;
+/// KES's own request metrics. Looked up by their names once: four times a request took 3,000
+/// instructions.
+struct Meters {
+    active: Gauge,
+    success: Counter,
+    error: Counter,
+    failure: Counter,
+    seconds: Histogram,
+}
 
-impl Active {
-    fn begin() -> Self {
-        metrics::gauge!("kes_http_request_active").increment(1);
-        Self
-    }
-
-    fn end(self, status: StatusCode, took: Duration) {
-        let name = match status.as_u16() {
-            ..400 => "kes_http_request_success",
-            400..500 => "kes_http_request_error",
-            500.. => "kes_http_request_failure",
-        };
-        // Without the code: KES's own client reads one series of each name and no more.
-        metrics::counter!(name).increment(1);
-        metrics::histogram!("kes_http_response_time").record(took.as_secs_f64());
+impl Meters {
+    fn new() -> Self {
+        Self {
+            active: metrics::gauge!("kes_http_request_active"),
+            success: metrics::counter!("kes_http_request_success"),
+            error: metrics::counter!("kes_http_request_error"),
+            failure: metrics::counter!("kes_http_request_failure"),
+            seconds: metrics::histogram!("kes_http_response_time"),
+        }
     }
 }
 
-impl Drop for Active {
+/// A request in these metrics.
+struct Active<'a>(&'a Meters);
+
+impl<'a> Active<'a> {
+    fn begin(meters: &'a Meters) -> Self {
+        meters.active.increment(1);
+        Self(meters)
+    }
+
+    fn end(self, status: StatusCode, took: Duration) {
+        // Without the code: KES's own client reads one series of each name and no more.
+        let ended = match status.as_u16() {
+            ..400 => &self.0.success,
+            400..500 => &self.0.error,
+            500.. => &self.0.failure,
+        };
+        ended.increment(1);
+        self.0.seconds.record(took.as_secs_f64());
+    }
+}
+
+impl Drop for Active<'_> {
     fn drop(&mut self) {
-        metrics::gauge!("kes_http_request_active").decrement(1);
+        self.0.active.decrement(1);
     }
 }
 

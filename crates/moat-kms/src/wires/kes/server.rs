@@ -106,7 +106,7 @@ impl<M: MetaStore> Call<M> {
         Ok(lines(follower, self.core.ending(), move |facts: &Facts| {
             let shown = match &scope {
                 Scope::System => true,
-                Scope::Enclave(name) => facts.enclave == name.as_str(),
+                Scope::Enclave(name) => facts.asked.enclave.as_ref() == Some(name),
             };
             shown.then(|| audit_line(facts))
         }))

@@ -121,19 +121,17 @@ struct AuditResponse {
 
 /// A line of the audit.
 pub(super) fn audit_line(facts: &Facts) -> Bytes {
-    let ip = facts
+    let asked = &facts.asked;
+    let ip = asked
         .source
         .rsplit_once(':')
-        .map_or(&*facts.source, |(ip, _)| ip);
+        .map_or(&*asked.source, |(ip, _)| ip);
     encode(&AuditLine {
-        time: facts.time.to_timestamp().to_string(),
+        time: asked.time.to_timestamp().to_string(),
         request: AuditRequest {
             ip: ip.trim_start_matches('[').trim_end_matches(']'),
-            path: path_of(
-                facts.operation,
-                facts.key.as_deref().or(facts.subject.as_deref()),
-            ),
-            identity: facts
+            path: path_of(asked.operation, facts.name()),
+            identity: asked
                 .identity
                 .as_ref()
                 .map(Identity::to_kes_text)
@@ -196,7 +194,7 @@ mod tests {
         let ending = watch::Sender::new(false);
         let response = lines(feed.follow(), ending.subscribe(), make);
         for number in [1, 0, 2] {
-            feed.send_with(|| number);
+            feed.send(number);
         }
         let mut body = response.into_body();
         for number in [1, 2] {

@@ -14,7 +14,7 @@ use http::{HeaderValue, Response};
 use http_body::{Body as HttpBody, Frame};
 use moat_meta::MetaStore;
 use moat_net::{Body, BoxError};
-use moat_types::UnixMillis;
+use moat_types::{EnclaveName, KeyName, UnixMillis};
 use tokio::sync::{mpsc, watch};
 
 use super::error::Refusal;
@@ -154,8 +154,10 @@ impl Record {
             (Outcome::Error, Some(Fault::Server) | None) => ERROR,
             (Outcome::Denied | Outcome::Error, _) => WARN,
         };
-        let mut text = facts.operation.to_owned();
-        for part in [&facts.key, &facts.subject].into_iter().flatten() {
+        let asked = &facts.asked;
+        let mut text = asked.operation.to_owned();
+        let key = facts.key.as_ref().map(KeyName::as_str);
+        for part in [key, facts.subject.as_deref()].into_iter().flatten() {
             text.push(' ');
             text.push_str(part);
         }
@@ -165,15 +167,16 @@ impl Record {
             text.push_str(", ");
             text.push_str(reason);
         }
-        let address = facts.source.parse::<SocketAddr>();
+        let address = asked.source.parse::<SocketAddr>();
+        let enclave = asked.enclave.as_ref().map_or("", EnclaveName::as_str);
         Self {
             level,
-            time: facts.time,
+            time: asked.time,
             text,
             // As if it had come on this protocol.
             request: Some(Request {
-                path: format!("/v1/kms/{}", facts.enclave),
-                identity: facts.identity.map(|by| by.to_string()).unwrap_or_default(),
+                path: format!("/v1/kms/{enclave}"),
+                identity: asked.identity.map(|by| by.to_string()).unwrap_or_default(),
             }),
             ip: address.map_or(NOWHERE, |address| address.ip().to_canonical()),
         }
@@ -235,28 +238,28 @@ impl HttpBody for Records {
 
 #[cfg(test)]
 mod tests {
+    use std::sync::Arc;
+
     use moat_kms_client::Identity;
 
     use super::*;
+    use crate::audit::Asked;
 
     fn facts() -> Facts {
-        Facts {
+        let asked = Asked {
             time: UnixMillis(1_500),
             request_id: "r".into(),
             identity: Some(Identity::from_spki_sha256([7; 32])),
             source: "127.0.0.1:5".into(),
-            enclave: "e".into(),
+            enclave: Some(EnclaveName::parse("e").unwrap()),
             operation: "KEY:GENERATE",
-            key: Some("k".into()),
-            version: None,
-            context: None,
-            bucket: None,
-            epoch: None,
-            subject: None,
-            outcome: Outcome::Error,
+        };
+        Facts {
+            key: Some(KeyName::parse("k").unwrap()),
             reason: Some("KMS key k does not exist".into()),
             fault: Some(Fault::Missing),
             micros: 5,
+            ..Facts::new(Arc::new(asked))
         }
     }
 

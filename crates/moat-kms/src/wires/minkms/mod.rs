@@ -120,7 +120,7 @@ async fn run_commands<M: MetaStore>(
     let request_id = caller.request_id.clone();
     let run = async move { commands::run(&front, &caller, &scope, &body).await };
     tokio::spawn(run).await.unwrap_or_else(|e| {
-        tracing::error!(request_id, error = %e, "a request ended early");
+        tracing::error!(%request_id, error = %e, "a request ended early");
         let what = "the request ended early";
         Err(Refusal::new(StatusCode::INTERNAL_SERVER_ERROR, what))
     })

@@ -4,7 +4,7 @@
 //! what is written goes into one buffer that is zeroized. Fields that are not known are skipped.
 //! Groups, which proto3 does not have, and known fields of another wire type are refused.
 
-use zeroize::Zeroizing;
+use moat_types::SecretBuffer;
 
 /// A message is not of the form that its command promises.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
@@ -167,7 +167,7 @@ impl<'a, K: Field<'a>, V: Field<'a>> Field<'a> for Vec<(K, V)> {
 }
 
 /// Writes messages. Zeroized when dropped.
-pub(crate) struct Writer(Zeroizing<Vec<u8>>);
+pub(crate) struct Writer(SecretBuffer);
 
 impl Default for Writer {
     fn default() -> Self {
@@ -179,7 +179,7 @@ impl Default for Writer {
 
 impl Writer {
     pub(crate) fn with_capacity(bytes: usize) -> Self {
-        Self(Zeroizing::new(Vec::with_capacity(bytes)))
+        Self(SecretBuffer::with_capacity(bytes))
     }
 
     pub(crate) fn len(&self) -> usize {
@@ -197,13 +197,7 @@ impl Writer {
     }
 
     pub(crate) fn raw(&mut self, bytes: &[u8]) {
-        if self.0.capacity() - self.0.len() < bytes.len() {
-            // Growing by hand, so that the outgrown buffer is zeroized.
-            let mut larger = Zeroizing::new(Vec::with_capacity((self.0.len() + bytes.len()) * 2));
-            larger.extend_from_slice(&self.0);
-            self.0 = larger;
-        }
-        self.0.extend_from_slice(bytes);
+        self.0.push(bytes);
     }
 
     /// Writes over what was written at `at`.
