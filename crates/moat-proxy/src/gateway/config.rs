@@ -173,3 +173,90 @@ impl GatewayConfig {
         Ok(())
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use moat_types::SecretString;
+
+    use super::super::encryption::{Encryption, Require};
+    use super::*;
+
+    fn user(name: &str, access_key_id: &str) -> User {
+        User {
+            name: name.to_owned(),
+            credentials: Credentials {
+                access_key_id: access_key_id.to_owned(),
+                secret_access_key: SecretString::new("s".to_owned()),
+                session_token: None,
+            },
+            policies: Vec::new(),
+        }
+    }
+
+    /// What is said of a gateway after a change.
+    fn said(change: impl FnOnce(&mut GatewayConfig)) -> Option<String> {
+        let ann = user("ann", "A");
+        let store = Store {
+            name: "default".to_owned(),
+            sites: 0..1,
+            region: "r".to_owned(),
+            keys: KeySource::Fixed(ann.credentials.clone()),
+        };
+        let mut config = GatewayConfig::new(vec![ann], store);
+        change(&mut config);
+        config.check().err().map(|error| error.to_string())
+    }
+
+    fn route(name: &str, upstream_name: &str) -> BucketRoute {
+        BucketRoute {
+            name: name.to_owned(),
+            store: 0,
+            upstream_name: upstream_name.to_owned(),
+        }
+    }
+
+    fn rule(bucket: Option<&str>, require: Require) -> EncryptionRule {
+        EncryptionRule {
+            bucket: bucket.map(str::to_owned),
+            prefix: "a/".to_owned(),
+            add: Some(Encryption::Kms { key: None }),
+            require,
+            replace: false,
+        }
+    }
+
+    #[test]
+    fn what_no_gateway_can_run_with_has_its_sentence() {
+        let check = |change: fn(&mut GatewayConfig), sentence: &str| {
+            assert_eq!(said(change).as_deref(), Some(sentence));
+        };
+        assert_eq!(said(|_| {}), None);
+        check(
+            |config| config.users.clear(),
+            "the gateway has no users: add [[gateway.users]]",
+        );
+        check(
+            |config| config.users.push(user("bob", "A")),
+            "the users ann and bob have the same access key id",
+        );
+        check(
+            |config| config.buckets = vec![route("lake", "a"), route("lake", "b")],
+            "the bucket lake has two routes",
+        );
+        check(
+            |config| config.buckets = vec![route("lake", "a"), route("pond", "a")],
+            "the buckets lake and pond are one bucket of one store: rules for one name would not hold for the other",
+        );
+        check(
+            |config| {
+                let one = rule(Some("lake"), Require::Any);
+                config.encryption = vec![one.clone(), one];
+            },
+            "there are two encryption rules for bucket lake and prefix \"a/\"",
+        );
+        check(
+            |config| config.encryption = vec![rule(None, Require::Key)],
+            "the encryption rule for bucket * requires a key but names none: add key = \"...\"",
+        );
+    }
+}

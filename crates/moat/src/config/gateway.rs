@@ -1,16 +1,19 @@
 //! What the `[gateway]` tables mean. They are lists of things with several fields, which no flag or
 //! variable could hold; so they stand in the file alone.
 
+mod written;
+
+use std::collections::BTreeSet;
+use std::ops::RangeInclusive;
 use std::path::PathBuf;
 
 use moat_proxy::Upstream;
 use moat_proxy::gateway::{Encryption, EncryptionRule, Require, SignBody};
 use moat_s3::policy::Policy;
-use moat_types::BucketName;
-use serde::Deserialize;
 
 use super::Reader;
 use crate::endpoint::Endpoint;
+use written::{Written, WrittenRoute, WrittenRule, WrittenStore, WrittenUser, WrittenWebIdentity};
 
 /// What clients and stores are told where nobody says otherwise.
 const REGION_DEFAULT: &str = "us-east-1";
@@ -19,6 +22,9 @@ const PROFILE_DEFAULT: &str = "default";
 const SESSION_NAME_DEFAULT: &str = "moat-gateway";
 /// What the first store is called in routes and metrics.
 pub(crate) const FIRST_STORE: &str = "default";
+
+/// How long names of old buckets are.
+const OLD_BUCKET_NAME_BYTES: RangeInclusive<usize> = 3..=255;
 
 /// The gateway's part.
 #[derive(Debug, Clone)]
@@ -171,6 +177,10 @@ impl Meaning<'_> {
         if written.users.is_empty() {
             self.problem("the gateway has no users: add [[gateway.users]]");
         }
+        let users = written.users.iter().map(|user| &user.name[..]);
+        self.distinct("gateway.users", users);
+        let others = names.iter().skip(1).map(|name| &name[..]);
+        self.distinct("gateway.upstreams", others);
         for domain in &written.domains {
             if domain.is_empty() || domain.contains([':', '/', '*']) {
                 self.problem(format!(
@@ -219,7 +229,20 @@ impl Meaning<'_> {
         }
     }
 
+    /// Policies, routes, logs and metrics tell things apart by their names.
+    fn distinct<'n>(&mut self, of: &str, names: impl Iterator<Item = &'n str>) {
+        let mut seen = BTreeSet::new();
+        for name in names.filter(|name| !name.is_empty()) {
+            if !seen.insert(name) {
+                self.problem(format!("{of}: the name {name} is there twice"));
+            }
+        }
+    }
+
     fn user(&mut self, written: WrittenUser) -> UserConfig {
+        if written.name.is_empty() {
+            self.problem("gateway.users: a user has an empty name");
+        }
         if written.policies.is_empty() {
             self.problem(format!(
                 "gateway.users: {} may do nothing without policies: name readwrite, readonly, writeonly or a JSON file",
@@ -251,6 +274,11 @@ impl Meaning<'_> {
         web_identity: Option<WrittenWebIdentity>,
         may_be_in_environment: bool,
     ) -> SigningConfig {
+        if profile.is_some() && file.is_none() {
+            self.problem(format!(
+                "{of}: profile is a section of credentials, of which there are none"
+            ));
+        }
         let keys = match (file, web_identity) {
             (Some(path), None) => KeysConfig::File(KeyFile {
                 path,
@@ -311,8 +339,17 @@ impl Meaning<'_> {
                 Err(error) => self.problem(format!("{of}: {error}")),
             }
         }
-        if upstreams.is_empty() {
+        if written.endpoints.is_empty() {
             self.problem(format!("{of}: it has no endpoints"));
+        }
+        if let Some(path) = written
+            .health_path
+            .as_ref()
+            .filter(|path| !path.starts_with('/'))
+        {
+            self.problem(format!(
+                "{of}: health_path is {path:?}, but must begin with a slash"
+            ));
         }
         let signing = self.signing(
             &of,
@@ -343,8 +380,9 @@ impl Meaning<'_> {
         let upstream_name = written
             .upstream_name
             .unwrap_or_else(|| written.name.clone());
-        for name in [&written.name, &upstream_name] {
-            self.bucket_name("gateway.buckets", name);
+        self.bucket_name("gateway.buckets", &written.name);
+        if upstream_name != written.name {
+            self.bucket_name("gateway.buckets", &upstream_name);
         }
         Some(RouteConfig {
             name: written.name,
@@ -354,7 +392,11 @@ impl Meaning<'_> {
     }
 
     fn bucket_name(&mut self, of: &str, name: &str) {
-        if BucketName::parse(name).is_err() {
+        // Buckets of other stores may be older than the rules for names: AWS once took capitals,
+        // underscores and 255 bytes.
+        let old = |b: u8| b.is_ascii_alphanumeric() || matches!(b, b'-' | b'.' | b'_');
+        let length = OLD_BUCKET_NAME_BYTES;
+        if !(length.contains(&name.len()) && name.bytes().all(old)) || name.contains("..") {
             self.problem(format!("{of}: {name:?} can't be the name of a bucket"));
         }
     }
@@ -412,77 +454,5 @@ impl Meaning<'_> {
     }
 }
 
-#[derive(Deserialize)]
-#[serde(deny_unknown_fields)]
-struct Written {
-    credentials: Option<PathBuf>,
-    profile: Option<String>,
-    web_identity: Option<WrittenWebIdentity>,
-    region: Option<String>,
-    client_region: Option<String>,
-    sign_body: Option<String>,
-    #[serde(default)]
-    domains: Vec<String>,
-    #[serde(default)]
-    users: Vec<WrittenUser>,
-    #[serde(default)]
-    upstreams: Vec<WrittenStore>,
-    #[serde(default)]
-    buckets: Vec<WrittenRoute>,
-    #[serde(default)]
-    encryption: Vec<WrittenRule>,
-}
-
-#[derive(Deserialize)]
-#[serde(deny_unknown_fields)]
-struct WrittenUser {
-    name: String,
-    credentials: PathBuf,
-    profile: Option<String>,
-    #[serde(default)]
-    policies: Vec<String>,
-}
-
-#[derive(Deserialize)]
-#[serde(deny_unknown_fields)]
-struct WrittenWebIdentity {
-    token_file: PathBuf,
-    role_arn: Option<String>,
-    session_name: Option<String>,
-    endpoint: String,
-}
-
-#[derive(Deserialize)]
-#[serde(deny_unknown_fields)]
-struct WrittenStore {
-    name: String,
-    endpoints: Vec<String>,
-    #[serde(default)]
-    ca: Vec<PathBuf>,
-    health_path: Option<String>,
-    region: Option<String>,
-    credentials: Option<PathBuf>,
-    profile: Option<String>,
-    web_identity: Option<WrittenWebIdentity>,
-}
-
-#[derive(Deserialize)]
-#[serde(deny_unknown_fields)]
-struct WrittenRoute {
-    name: String,
-    upstream: Option<String>,
-    upstream_name: Option<String>,
-}
-
-#[derive(Deserialize)]
-#[serde(deny_unknown_fields)]
-struct WrittenRule {
-    bucket: String,
-    #[serde(default)]
-    prefix: String,
-    add: Option<String>,
-    key: Option<String>,
-    require: Option<String>,
-    #[serde(default)]
-    replace: bool,
-}
+#[cfg(test)]
+mod tests;
