@@ -161,6 +161,16 @@ def test_sidekick_without_a_health_path_says_what_to_do(start):
     assert "--health-path=/minio/health/cluster" in process.log.read_text()
 
 
+def test_no_http_proxy_of_the_environment_is_used(store, start):
+    one, trap, port = store("one"), store("trap"), free_port()
+    names = ("http_proxy", "https_proxy", "all_proxy", "HTTP_PROXY", "HTTPS_PROXY", "ALL_PROXY")
+    process = start("proxy", "--listen", f"http://127.0.0.1:{port}", "--health-interval", "1s", one.url, env=dict.fromkeys(names, trap.url))
+    assert get(f"http://127.0.0.1:{port}/b/k") == (200, "one")
+    # Neither the request nor a health check, of which there was one at the start at least.
+    assert one.paths == ["/b/k"] and trap.connections == [] and len(one.connections) > 0
+    assert process.stop() == 0
+
+
 def test_a_reload_changes_the_stores_and_a_mistake_changes_nothing(store, start, tmp_path):
     one, two, port = store("one"), store("two"), free_port()
     config = tmp_path / "proxy.toml"
