@@ -73,6 +73,20 @@ pub(crate) fn open_sealed(key: &LessSafeKey, context: &[u8], sealed: &[u8]) -> O
     Some(SecretBytes::new(plaintext.to_vec()))
 }
 
+/// What tells a sealed row from every other one: its nonce, which is drawn for it, and its tag, which
+/// depends on all of it.
+pub(crate) type Mark = [u8; NONCE_LEN + TAG_BYTES];
+
+/// The mark of a sealed row; `None` of what is too short to be one.
+pub(crate) fn mark(sealed: &[u8]) -> Option<Mark> {
+    let (nonce, rest) = sealed.get(1..)?.split_first_chunk::<NONCE_LEN>()?;
+    let tag = rest.last_chunk::<TAG_BYTES>()?;
+    let mut mark = [0; NONCE_LEN + TAG_BYTES];
+    mark[..NONCE_LEN].copy_from_slice(nonce);
+    mark[NONCE_LEN..].copy_from_slice(tag);
+    Some(mark)
+}
+
 pub(crate) fn associated_data(context: &[u8]) -> Vec<u8> {
     [b"moat kms row\0".as_slice(), &[FORMAT], context].concat()
 }
@@ -82,6 +96,19 @@ mod tests {
     use moat_types::SystemRandom;
 
     use super::*;
+
+    #[test]
+    fn each_sealing_has_a_mark_of_its_own() {
+        let sealer = Sealer::new(&SecretBytes::new(vec![1; 32])).unwrap();
+        let seal = || sealer.seal(b"kms/k/e/a", b"material", &SystemRandom);
+        let (one, other) = (seal(), seal());
+        assert_eq!(mark(&one), mark(&one.clone()));
+        assert_ne!(mark(&one), mark(&other));
+        assert!(mark(&sealer.seal(b"a", b"", &SystemRandom)).is_some());
+        for len in 0..=NONCE_LEN + TAG_BYTES {
+            assert_eq!(mark(&one[..len]), None, "{len}");
+        }
+    }
 
     #[test]
     fn a_row_opens_only_unchanged_and_in_its_place() {

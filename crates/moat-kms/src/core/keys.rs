@@ -397,6 +397,7 @@ impl<M: MetaStore> Core<M> {
     /// stand for a while.
     pub(super) fn is_deleted(&self, row: &KeyRow) -> bool {
         row.deletion
+            .as_ref()
             .is_some_and(|deletion| deletion.due <= self.state.clock.now())
     }
 
@@ -527,7 +528,7 @@ fn due_changes(
     new: Option<&KeyRow>,
 ) -> Vec<Write> {
     let due = |row: Option<&KeyRow>| -> Vec<Bytes> {
-        let times = row.map(|row| [row.deletion.map(|d| d.due), row.rotation_due()]);
+        let times = row.map(|row| [row.deletion.as_ref().map(|d| d.due), row.rotation_due()]);
         let times = times.into_iter().flatten().flatten();
         times
             .map(|at| due_row(at, enclave.as_str(), name.as_str()))
@@ -605,8 +606,8 @@ pub(super) fn describe(name: &KeyName, row: &KeyRow) -> KeyInfo {
         version: row.latest().number,
         algorithm: row.latest().algorithm,
         created: row.created,
-        disabled: row.disabled,
-        deletion: row.deletion.map(|deletion| PendingDeletion {
+        disabled: row.disabled.as_deref().copied(),
+        deletion: row.deletion.as_ref().map(|deletion| PendingDeletion {
             requested: deletion.requested,
             due: deletion.due,
         }),

@@ -48,7 +48,7 @@ impl<M: MetaStore> Core<M> {
             Ok(match row.disabled {
                 Some(_) => Change::Keep,
                 None => Change::Put(KeyRow {
-                    disabled: Some(origin),
+                    disabled: Some(Box::new(origin)),
                     ..row.clone()
                 }),
             })
@@ -102,7 +102,7 @@ impl<M: MetaStore> Core<M> {
                 return Err(Error::Grace);
             }
             Ok(Change::Put(KeyRow {
-                deletion: Some(Deletion { requested, due }),
+                deletion: Some(Box::new(Deletion { requested, due })),
                 ..row.clone()
             }))
         })

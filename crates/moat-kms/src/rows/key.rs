@@ -11,6 +11,8 @@ use crate::codec::{Malformed, Reader, Writer};
 
 const FORMAT_1: u8 = 1;
 const FORMAT: u8 = 2;
+/// For so many versions there is room at once; a count is believed only as far as versions follow.
+const VERSIONS_AT_ONCE: u32 = 1000;
 
 /// What a key version is for. All have 32 bytes of material.
 #[derive(Clone, Copy, PartialEq, Eq, Hash, Debug)]
@@ -82,10 +84,11 @@ impl std::fmt::Display for Algorithm {
 #[derive(Clone)]
 pub(crate) struct KeyRow {
     pub(crate) created: Origin,
-    /// By whom and when it was disabled, if it is.
-    pub(crate) disabled: Option<Origin>,
+    /// By whom and when it was disabled, if it is. Apart, as what follows, because few keys have
+    /// either and thousands of rows are kept opened.
+    pub(crate) disabled: Option<Box<Origin>>,
     /// When it is going to be deleted, if it is.
-    pub(crate) deletion: Option<Deletion>,
+    pub(crate) deletion: Option<Box<Deletion>>,
     /// How often it gets a new version, if it does so by itself.
     pub(crate) rotation: Option<Duration>,
     /// Whether its material may be read by those who may export.
@@ -153,11 +156,11 @@ impl Row for KeyRow {
         let mut writer = Writer::new(FORMAT);
         self.created.encode(&mut writer);
         writer.u8(u8::from(self.disabled.is_some()));
-        if let Some(disabled) = self.disabled {
+        if let Some(disabled) = &self.disabled {
             disabled.encode(&mut writer);
         }
         writer.u8(u8::from(self.deletion.is_some()));
-        if let Some(deletion) = self.deletion {
+        if let Some(deletion) = &self.deletion {
             deletion.requested.encode(&mut writer);
             writer.time(deletion.due);
         }
@@ -186,7 +189,7 @@ impl Row for KeyRow {
             return Err(Malformed);
         }
         let created = Origin::decode(&mut reader)?;
-        let disabled = decode_if(&mut reader, Origin::decode)?;
+        let disabled = decode_if(&mut reader, Origin::decode)?.map(Box::new);
         let (mut deletion, mut rotation, mut exportable, mut next) = (None, None, false, None);
         if format > FORMAT_1 {
             deletion = decode_if(&mut reader, |reader| {
@@ -194,7 +197,8 @@ impl Row for KeyRow {
                     requested: Origin::decode(reader)?,
                     due: reader.time()?,
                 })
-            })?;
+            })?
+            .map(Box::new);
             rotation = match reader.u64()? {
                 0 => None,
                 millis => Some(Duration::from_millis(millis)),
@@ -202,13 +206,13 @@ impl Row for KeyRow {
             exportable = reader.flag()?;
             next = Some(KeyVersion::new(reader.u32()?).ok_or(Malformed)?);
         }
-        let mut versions = Vec::new();
-        for _ in 0..reader.u32()? {
+        // Opened rows are kept by the thousand, and almost every key has one version: no room for more.
+        let count = reader.u32()?;
+        let mut versions = Vec::with_capacity(count.min(VERSIONS_AT_ONCE) as usize);
+        for _ in 0..count {
             versions.push(decode_version(&mut reader, format)?);
         }
         reader.end()?;
-        // Opened rows are kept by the thousand, and almost every key has one version.
-        versions.shrink_to_fit();
         let ascending = versions.is_sorted_by(|a: &VersionRow, b| a.number < b.number);
         let last = versions.last().ok_or(Malformed)?.number;
         let next = match next {
@@ -299,7 +303,7 @@ mod tests {
             old.bytes(&[number as u8; 32]);
         }
         let row = KeyRow::decode(old.as_slice()).unwrap();
-        assert_eq!(row.disabled, Some(origin(6)));
+        assert_eq!(row.disabled.as_deref(), Some(&origin(6)));
         assert_eq!(row.next.number(), 3);
         assert_eq!(row.latest().material.expose(), [2; 32]);
         assert!(!row.latest().imported && row.latest().mac_material.is_none());
@@ -314,10 +318,10 @@ mod tests {
         row.next = KeyVersion::new(9).unwrap();
         row.exportable = true;
         row.rotation = Some(Duration::from_secs(60));
-        row.deletion = Some(Deletion {
+        row.deletion = Some(Box::new(Deletion {
             requested: origin(1),
             due: UnixMillis(2),
-        });
+        }));
         let encoded = row.encode();
         let read = KeyRow::decode(encoded.as_slice()).unwrap();
         assert_eq!(read.deletion, row.deletion);

@@ -3,7 +3,7 @@
 //! Every read goes to the engine, so that each node sees each committed change at once, unless the
 //! engine knows by itself that nothing was committed since ([`MetaStore::revision`]); what is kept
 //! in memory is only the opened form of a row, and it counts only while the engine still answers
-//! with the same sealed bytes. A row rolled back to an older sealed value by someone who
+//! with the same sealed row. A row rolled back to an older sealed value by someone who
 //! can write to the engine is not noticed; that takes the engine's own access control.
 
 mod enclaves;
@@ -20,7 +20,7 @@ use moat_types::{Clock, Random};
 use crate::error::Error;
 use crate::hsm::Hsms;
 use crate::rows::{Origin, Row, Scope, enclave_row, singleton_row};
-use crate::seal::Sealer;
+use crate::seal::{Mark, Sealer, mark};
 
 /// How many opened rows of one kind are kept. A row in use is a few hundred bytes; with more keys
 /// than this in use, rows are opened again, which takes microseconds.
@@ -103,12 +103,15 @@ impl<M: MetaStore> State<M> {
             Ok(row) => Arc::new(row),
             Err(damaged) => return Err(self.damaged_or_outdated(enclave, damaged).await),
         };
-        let opened = OpenedRow {
-            sealed,
-            revision,
-            row: row.clone(),
-        };
-        cache.insert(meta_key.clone(), opened);
+        if let Some(mark) = mark(&sealed) {
+            let row = row.clone();
+            let opened = OpenedRow {
+                mark,
+                revision,
+                row,
+            };
+            cache.insert(meta_key, opened);
+        }
         Ok(Some(row))
     }
 
@@ -222,11 +225,12 @@ impl<M: MetaStore> State<M> {
 }
 
 /// Opened rows of one kind.
-pub(crate) struct Opened<R>(Mutex<HashMap<Bytes, OpenedRow<R>>>);
+pub(crate) struct Opened<R>(Mutex<HashMap<Box<[u8]>, OpenedRow<R>>>);
 
 struct OpenedRow<R> {
-    /// What it was opened from.
-    sealed: Bytes,
+    /// Of the sealed bytes that it was opened from: they lie in the engine already, and would be half
+    /// of what a row costs here.
+    mark: Mark,
     /// The engine's revision when it was last seen to stand there.
     revision: Option<u64>,
     row: Arc<R>,
@@ -240,32 +244,32 @@ impl<R> Default for Opened<R> {
 
 impl<R> Opened<R> {
     /// A row that stands there at a known revision.
-    fn current(&self, meta_key: &Bytes, revision: Option<u64>) -> Option<Arc<R>> {
+    fn current(&self, meta_key: &[u8], revision: Option<u64>) -> Option<Arc<R>> {
         let rows = self.rows();
         let opened = rows.get(meta_key)?;
         (revision.is_some() && opened.revision == revision).then(|| opened.row.clone())
     }
 
     /// A row that was read, if it is the one that was opened before.
-    fn get(&self, meta_key: &Bytes, sealed: &Bytes, revision: Option<u64>) -> Option<Arc<R>> {
+    fn get(&self, meta_key: &[u8], sealed: &[u8], revision: Option<u64>) -> Option<Arc<R>> {
         let mut rows = self.rows();
         let opened = rows.get_mut(meta_key)?;
-        if opened.sealed != sealed {
+        if Some(opened.mark) != mark(sealed) {
             return None;
         }
         opened.revision = revision;
         Some(opened.row.clone())
     }
 
-    fn insert(&self, meta_key: Bytes, opened: OpenedRow<R>) {
+    fn insert(&self, meta_key: &[u8], opened: OpenedRow<R>) {
         let mut rows = self.rows();
         if rows.len() >= OPENED_ROWS_MAX {
             rows.clear();
         }
-        rows.insert(meta_key, opened);
+        rows.insert(meta_key.into(), opened);
     }
 
-    fn rows(&self) -> MutexGuard<'_, HashMap<Bytes, OpenedRow<R>>> {
+    fn rows(&self) -> MutexGuard<'_, HashMap<Box<[u8]>, OpenedRow<R>>> {
         self.0.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
