@@ -9,6 +9,7 @@ mod answer;
 mod content;
 mod drive;
 mod kms;
+mod load;
 mod prepare;
 mod probe;
 mod proxy;
@@ -206,7 +207,7 @@ impl Command {
                 let figures =
                     drive::run(target, row, Duration::from_secs_f64(seconds), &pid).await?;
                 report::line(&report::figures(&figures));
-                return Ok(figures.errors == 0);
+                return Ok(figures.measured.errors == 0);
             }
             Self::Rows => {
                 let names: Vec<&str> = Row::ALL.iter().map(|row| row.name()).collect();

@@ -25,8 +25,9 @@ pub(crate) fn complain(error: &anyhow::Error) {
 /// The figures of a row. `cpu` is the server's, per unit: milliseconds per operation or key,
 /// seconds per GiB. `rate` counts operations, MiB or keys per second.
 pub(crate) fn figures(figures: &Figures) -> Value {
-    let operations = figures.latencies.len();
-    let seconds = figures.elapsed.as_secs_f64();
+    let measured = &figures.measured;
+    let operations = measured.latencies.len();
+    let seconds = measured.elapsed.as_secs_f64();
     let (units, cpu_unit, rate_unit, cpu_scale) = match figures.row.unit() {
         Unit::Operation => (operations as f64, "ms/op", "op/s", 1e3),
         Unit::Bytes(bytes) => (
@@ -42,18 +43,18 @@ pub(crate) fn figures(figures: &Figures) -> Value {
         "row": figures.row.name(),
         "connections": figures.row.connections(),
         "operations": operations,
-        "errors": figures.errors,
-        "first_error": figures.first_error,
+        "errors": measured.errors,
+        "first_error": measured.first_error,
         "seconds": seconds,
         "rate": units / seconds,
         "rate_unit": rate_unit,
-        "cpu": per_unit(figures.server_cpu),
+        "cpu": per_unit(measured.server_cpu),
         "cpu_unit": cpu_unit,
-        "loader_cpu": per_unit(figures.loader_cpu),
-        "server_cpu_seconds": figures.server_cpu.as_secs_f64(),
-        "p50_ms": quantile(&figures.latencies, 0.50).map(millis),
-        "p99_ms": quantile(&figures.latencies, 0.99).map(millis),
-        "max_ms": figures.latencies.last().copied().map(millis),
+        "loader_cpu": per_unit(measured.loader_cpu),
+        "server_cpu_seconds": measured.server_cpu.as_secs_f64(),
+        "p50_ms": quantile(&measured.latencies, 0.50).map(millis),
+        "p99_ms": quantile(&measured.latencies, 0.99).map(millis),
+        "max_ms": measured.latencies.last().copied().map(millis),
     })
 }
 
@@ -71,6 +72,7 @@ pub(crate) fn millis(time: Duration) -> f64 {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::load::Measured;
     use crate::rows::Row;
 
     fn millis_of(values: &[u64]) -> Vec<Duration> {
@@ -91,12 +93,15 @@ mod tests {
     fn bytes_are_told_in_mib_per_second_and_cpu_seconds_per_gib() {
         let value = figures(&Figures {
             row: Row::GetBig,
-            elapsed: Duration::from_secs(2),
-            latencies: millis_of(&[1; 32]),
-            errors: 0,
-            first_error: None,
-            server_cpu: Duration::from_secs(3),
-            loader_cpu: Duration::from_secs(1),
+            measured: Measured {
+                elapsed: Duration::from_secs(2),
+                latencies: millis_of(&[1; 32]),
+                errors: 0,
+                first_error: None,
+                server_cpu: Duration::from_secs(3),
+                loader_cpu: Duration::from_secs(1),
+                resident_bytes: 0,
+            },
         });
         // 32 objects of 64 MiB are 2 GiB.
         assert_eq!(

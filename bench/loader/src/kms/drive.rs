@@ -1,23 +1,19 @@
-//! Runs a load: all connections first, then the clock, then requests until the time is over.
+//! Runs a load on a key manager.
 
 use std::sync::Arc;
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 use anyhow::{Context, Result, ensure};
 use moat_kms_client::ApiKey;
 use moat_types::{SystemClock, SystemRandom};
 use serde_json::{Value, json};
-use tokio::task::JoinSet;
 
 use super::request::{self, Prepared};
 use super::{KmsArgs, Operation, Wire};
+use crate::load;
 use crate::report::{millis, quantile};
 use crate::request::{roots, tls_builder};
-use crate::usage::{cpu_of, resident_bytes_of};
 use crate::wire::{Connection, Keep};
-
-/// One broken connection is enough to fail a load.
-const ERRORS_MAX: usize = 3;
 
 /// Runs the load and gives its figures.
 ///
@@ -30,31 +26,17 @@ pub(crate) async fn run(args: KmsArgs) -> Result<(Value, bool)> {
     );
     let tls = tls_config(&args)?;
     let args = Arc::new(args);
-    let mut ready = Vec::with_capacity(args.connections);
+    let mut clients = Vec::with_capacity(args.connections);
     for number in 0..args.connections {
-        ready.push(prepare(&args, &tls, number).await?);
+        let (connection, prepared) = prepare(&args, &tls, number).await?;
+        clients.push(Client {
+            args: Arc::clone(&args),
+            connection,
+            prepared,
+        });
     }
-    let (server_before, loader_before) = (cpu_of(&args.pid)?, cpu_of(&[std::process::id()])?);
-    let start = Instant::now();
-    let mut tasks = JoinSet::new();
-    for (connection, prepared) in ready {
-        let deadline = start + args.seconds;
-        tasks.spawn(until(deadline, Arc::clone(&args), connection, prepared));
-    }
-    let outcomes = tasks.join_all().await;
-    let elapsed = start.elapsed();
-    let server_cpu = cpu_of(&args.pid)?.saturating_sub(server_before);
-    let loader_cpu = cpu_of(&[std::process::id()])?.saturating_sub(loader_before);
-
-    let mut latencies = Vec::new();
-    let (mut errors, mut first_error) = (0, None);
-    for outcome in outcomes {
-        latencies.extend(outcome.latencies);
-        errors += outcome.errors;
-        first_error = first_error.or(outcome.first_error);
-    }
-    latencies.sort_unstable();
-    let operations = latencies.len() * args.batch;
+    let measured = load::run(clients, args.seconds, &args.pid, Duration::ZERO).await?;
+    let operations = measured.latencies.len() * args.batch;
     let per_operation =
         |time: Duration| (operations > 0).then(|| time.as_secs_f64() * 1e3 / operations as f64);
     let figures = json!({
@@ -63,16 +45,16 @@ pub(crate) async fn run(args: KmsArgs) -> Result<(Value, bool)> {
         "connections": args.connections,
         "batch": args.batch,
         "operations": operations,
-        "errors": errors,
-        "first_error": first_error,
-        "rate": operations as f64 / elapsed.as_secs_f64(),
-        "cpu_ms": per_operation(server_cpu),
-        "loader_cpu_ms": per_operation(loader_cpu),
-        "p50_ms": quantile(&latencies, 0.50).map(millis),
-        "p99_ms": quantile(&latencies, 0.99).map(millis),
-        "resident_mib": resident_bytes_of(&args.pid)? as f64 / f64::from(1 << 20),
+        "errors": measured.errors,
+        "first_error": measured.first_error,
+        "rate": operations as f64 / measured.elapsed.as_secs_f64(),
+        "cpu_ms": per_operation(measured.server_cpu),
+        "loader_cpu_ms": per_operation(measured.loader_cpu),
+        "p50_ms": quantile(&measured.latencies, 0.50).map(millis),
+        "p99_ms": quantile(&measured.latencies, 0.99).map(millis),
+        "resident_mib": measured.resident_bytes as f64 / f64::from(1 << 20),
     });
-    Ok((figures, errors == 0))
+    Ok((figures, measured.errors == 0))
 }
 
 /// A connection and the request that it will repeat; both have worked once.
@@ -99,34 +81,18 @@ async fn prepare(
     Ok((connection, prepared))
 }
 
-#[derive(Default)]
-struct Outcome {
-    latencies: Vec<Duration>,
-    errors: usize,
-    first_error: Option<String>,
+struct Client {
+    args: Arc<KmsArgs>,
+    connection: Connection,
+    prepared: Prepared,
 }
 
-async fn until(
-    deadline: Instant,
-    args: Arc<KmsArgs>,
-    mut connection: Connection,
-    prepared: Prepared,
-) -> Outcome {
-    let mut outcome = Outcome::default();
-    while Instant::now() < deadline && outcome.errors < ERRORS_MAX {
-        let start = Instant::now();
-        let answer = connection
-            .exchange(&prepared.head, &prepared.body, Keep::Count)
-            .await;
-        match answer.and_then(|answer| request::check(&args, &answer)) {
-            Ok(()) => outcome.latencies.push(start.elapsed()),
-            Err(error) => {
-                outcome.errors = ERRORS_MAX;
-                outcome.first_error = Some(format!("{error:#}"));
-            }
-        }
+impl load::Client for Client {
+    async fn step(&mut self) -> Result<()> {
+        let Prepared { head, body } = &self.prepared;
+        let answer = self.connection.exchange(head, body, Keep::Count).await?;
+        request::check(&self.args, &answer)
     }
-    outcome
 }
 
 fn tls_config(args: &KmsArgs) -> Result<Arc<rustls::ClientConfig>> {

@@ -1,18 +1,18 @@
-//! Runs a load: all connections first, then the clock, then requests until the time is over.
+//! Runs a load on a proxy.
 
 use std::net::SocketAddr;
 use std::path::Path;
 use std::sync::Arc;
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 use anyhow::{Context, Result, ensure};
 use serde_json::{Value, json};
 use tokio::task::JoinSet;
 
 use super::RunArgs;
+use crate::load;
 use crate::report::{millis, quantile};
 use crate::request::{roots, tls_builder};
-use crate::usage::{cpu_of, resident_bytes_of};
 use crate::wire::{Connection, Keep};
 
 /// Proxies close and log behind an answer; what they do in this time is still counted.
@@ -41,48 +41,29 @@ pub(crate) async fn run(args: RunArgs) -> Result<(Value, bool)> {
         ready.push(warm(args.server, tls.as_ref(), &repeated).await?);
     }
     let ready = all_at_once(ready, &repeated).await?;
-    let (server_before, loader_before) = (cpu_of(&args.pid)?, cpu_of(&[std::process::id()])?);
-    let start = Instant::now();
-    let mut tasks = JoinSet::new();
-    for connection in ready {
-        tasks.spawn(until(
-            start + args.seconds,
-            connection,
-            Arc::clone(&repeated),
-        ));
-    }
-    let outcomes = tasks.join_all().await;
-    let elapsed = start.elapsed();
-    let loader_cpu = cpu_of(&[std::process::id()])?.saturating_sub(loader_before);
-    // All connections are still open here, which is the memory that is asked for.
-    let resident = resident_bytes_of(&args.pid)?;
-    tokio::time::sleep(AFTERMATH).await;
-    let server_cpu = cpu_of(&args.pid)?.saturating_sub(server_before);
-
-    let mut latencies = Vec::new();
-    let mut errors = Vec::new();
-    for outcome in &outcomes {
-        latencies.extend_from_slice(&outcome.latencies);
-        errors.extend(outcome.error.clone());
-    }
-    latencies.sort_unstable();
-    let requests = latencies.len() as f64;
+    let clients = ready.into_iter().map(|connection| Client {
+        connection,
+        repeated: Arc::clone(&repeated),
+    });
+    let measured = load::run(clients.collect(), args.seconds, &args.pid, AFTERMATH).await?;
+    let (elapsed, server_cpu) = (measured.elapsed, measured.server_cpu);
+    let requests = measured.latencies.len() as f64;
     let gib = requests * args.bytes as f64 / (1_u64 << 30) as f64;
     let figures = json!({
-        "requests": latencies.len(),
-        "errors": errors.len(),
-        "first_error": errors.first(),
+        "requests": measured.latencies.len(),
+        "errors": measured.errors,
+        "first_error": measured.first_error,
         "rate": requests / elapsed.as_secs_f64(),
         "mib_per_second": gib * 1024.0 / elapsed.as_secs_f64(),
         "cpu_ms": (requests > 0.0).then(|| server_cpu.as_secs_f64() * 1e3 / requests),
         "cpu_s_per_gib": (gib > 0.0).then(|| server_cpu.as_secs_f64() / gib),
         "requests_per_cpu_second": (!server_cpu.is_zero()).then(|| requests / server_cpu.as_secs_f64()),
-        "loader_cpu_ms": (requests > 0.0).then(|| loader_cpu.as_secs_f64() * 1e3 / requests),
-        "p50_ms": quantile(&latencies, 0.50).map(millis),
-        "p99_ms": quantile(&latencies, 0.99).map(millis),
-        "resident_mib": resident as f64 / f64::from(1 << 20),
+        "loader_cpu_ms": (requests > 0.0).then(|| measured.loader_cpu.as_secs_f64() * 1e3 / requests),
+        "p50_ms": quantile(&measured.latencies, 0.50).map(millis),
+        "p99_ms": quantile(&measured.latencies, 0.99).map(millis),
+        "resident_mib": measured.resident_bytes as f64 / f64::from(1 << 20),
     });
-    Ok((figures, errors.is_empty()))
+    Ok((figures, measured.errors == 0))
 }
 
 /// Headers as an SDK sends them, so that a proxy has something to parse.
@@ -161,28 +142,13 @@ async fn exchange(connection: &mut Connection, repeated: &Repeated) -> Result<()
     Ok(())
 }
 
-struct Outcome {
-    latencies: Vec<Duration>,
-    error: Option<String>,
-    _open: Connection,
+struct Client {
+    connection: Connection,
+    repeated: Arc<Repeated>,
 }
 
-async fn until(deadline: Instant, mut connection: Connection, repeated: Arc<Repeated>) -> Outcome {
-    let mut latencies = Vec::new();
-    let mut error = None;
-    while error.is_none() {
-        let start = Instant::now();
-        if start >= deadline {
-            break;
-        }
-        match exchange(&mut connection, &repeated).await {
-            Ok(()) => latencies.push(start.elapsed()),
-            Err(broken) => error = Some(format!("{broken:#}")),
-        }
-    }
-    Outcome {
-        latencies,
-        error,
-        _open: connection,
+impl load::Client for Client {
+    async fn step(&mut self) -> Result<()> {
+        exchange(&mut self.connection, &self.repeated).await
     }
 }
