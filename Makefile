@@ -39,7 +39,7 @@ demo-stop:
 .PHONY: release
 release:
 	@command -v cargo >/dev/null || { echo 'make: cargo is missing: install Rust with rustup; rust-toolchain.toml names the version' >&2; exit 1; }
-	cargo build --release --locked -p moat
+	cargo build --release --locked -p moat -p moat-loader
 
 .PHONY: check
 check:

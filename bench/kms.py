@@ -4,7 +4,7 @@
     bench/kms.sh [--rounds N] [--seconds S] [--connections 1,16,64] [--batches 1,100] [--wires native,minkms,kes] [--quick] [--calls]
 
 The program is the one that MOAT_BIN names, else the newest build. With KES_BIN, that KES server runs in the same rounds, with its
-file key store, keys cached and its audit off, which is how it is fastest. --calls counts instead how often a MinIO on our key manager, and Moat's own store, ask it for one object. Every audit line of ours is on the disk before its answer.
+file key store, keys cached and its audit off, which is how it is fastest. --memory measures instead what many keys in use cost; --calls counts how often a MinIO on our key manager, and Moat's own store, ask it for one object. Every audit line of ours is on the disk before its answer.
 """
 
 from __future__ import annotations
@@ -24,7 +24,8 @@ REPOSITORY = Path(__file__).resolve().parents[1]
 sys.path[:0] = [str(REPOSITORY / "scripts")]
 
 import kms_calls  # noqa: E402
-from harness.process import Process, end_on_signals, free_port, wait_until  # noqa: E402
+import kms_memory  # noqa: E402
+from harness.process import Process, ProcessError, end_on_signals, free_port, wait_until  # noqa: E402
 from harness.stack import moat_binary  # noqa: E402
 
 # Some, so that the cache of opened keys is a cache and not a variable.
@@ -40,6 +41,8 @@ class Server:
     """A key manager on loopback."""
 
     name = ""
+    # What the program says about itself.
+    version = ""
     process: Process
     address: str
     ca: Path
@@ -61,6 +64,7 @@ class Moat(Server):
         self.process = Process("moat kms", argv, self.folder / "moat.log")
         wait_until("the key manager answers", lambda: self.moat("status", check=False).returncode == 0, START_SECONDS_MAX, self.process)
         self.start_seconds = time.monotonic() - began
+        self.version = subprocess.run([str(moat_binary()), "--version"], capture_output=True, text=True, check=True).stdout.strip()
         for key in KEYS:
             self.moat("key", "create", key)
 
@@ -94,6 +98,8 @@ class Kes(Server):
             f"tls:\n  key: {leaf}.key\n  cert: {leaf}.crt\nlog:\n  error: on\n  audit: off\n"
             "keys:\n" + "".join(f"  - name: {key}\n" for key in KEYS) + f"keystore:\n  fs:\n    path: {self.folder}/keys\n"
         )
+        version = subprocess.run([self.program, "--version"], capture_output=True, text=True, timeout=60)
+        self.version = (version.stdout.strip() or version.stderr.strip() or "of an unknown version").splitlines()[0]
         self.process = Process("kes", [self.program, "server", "--config", str(config)], self.folder / "kes.log")
         wait_until("KES listens", lambda: listens(self.address), START_SECONDS_MAX, self.process)
 
@@ -141,6 +147,7 @@ def arguments() -> argparse.Namespace:
     parser.add_argument("--wires", type=lambda text: text.split(","), default=["native", "minkms", "kes"])
     parser.add_argument("--quick", action="store_true", help="one round of one second each")
     parser.add_argument("--calls", action="store_true", help="no load: the calls per object of a MinIO and of Moat's store")
+    parser.add_argument("--memory", type=int, metavar="KEYS", help="no load: the memory of a key manager with so many keys, each used once after a restart")
     parser.add_argument("--json", type=Path, help="a file for every single round")
     chosen = parser.parse_args()
     if chosen.quick:
@@ -150,8 +157,17 @@ def arguments() -> argparse.Namespace:
 
 def main() -> int:
     end_on_signals()
-    chosen = arguments()
+    try:
+        return measure(arguments())
+    except ProcessError as error:
+        raise SystemExit(f"kms.sh: {error}") from error
+
+
+def measure(chosen: argparse.Namespace) -> int:
     with tempfile.TemporaryDirectory(prefix="moat-bench-kms-") as work:
+        if chosen.memory:
+            kms_memory.show(Path(work), chosen.memory)
+            return 0
         if chosen.calls:
             kms_calls.show(kms_calls.measure(Path(work)))
             return 0
@@ -176,11 +192,14 @@ def main() -> int:
         for number in range(chosen.rounds):
             for server, *row in rows if number % 2 == 0 else reversed(rows):
                 rounds.setdefault((server.name, *row), []).append(load(server, *row, chosen.seconds))
+        print("; ".join(server.version for server in servers))
         print_table(rounds, moat.start_seconds)
         if chosen.json:
             chosen.json.write_text(json.dumps([{"server": key[0], **one} for key, many in rounds.items() for one in many], indent=1))
         for server in reversed(servers):
-            server.process.stop()
+            # How a KES ends is its own affair.
+            if (code := server.process.stop()) != 0 and server is moat:
+                raise SystemExit(f"kms.sh: {server.name} ended with {code} after SIGTERM; its log:\n{server.process.log_tail()}")
     return 0
 
 
