@@ -1,6 +1,6 @@
-//! Answers in JSON that hold keys, written by hand.
+//! JSON: how requests are read, and answers that hold keys, written by hand.
 //!
-//! They are all of one form, and there are thousands a second: an object with the version of a key
+//! Such answers are all of one form, and there are thousands a second: an object with the version of a key
 //! and some binary values. serde wrote them with a text of base64 for each value, which it then
 //! looked through for what needs an escape; that took 6,000 instructions a data key, and this
 //! takes a third. What is written is zeroized when its last user is done.
@@ -10,6 +10,7 @@ use base64::engine::general_purpose::STANDARD;
 use bytes::Bytes;
 use moat_types::{KeyVersion, SecretBuffer};
 use serde::Serialize;
+use serde::de::DeserializeOwned;
 
 use crate::audit::push_number;
 
@@ -54,6 +55,15 @@ pub(crate) fn object(version: Option<KeyVersion>, values: &[(&str, &[u8])]) -> B
     let mut out = SecretBuffer::with_capacity(OBJECT_BYTES);
     push_object(&mut out, version, values);
     Bytes::from_owner(out)
+}
+
+/// Decodes a request. Whether it is text is looked at once, which is cheaper than for each text in
+/// it; what is none has the decoder's own error.
+pub(crate) fn from_json<T: DeserializeOwned>(body: &[u8]) -> serde_json::Result<T> {
+    match std::str::from_utf8(body) {
+        Ok(text) => serde_json::from_str(text),
+        Err(_) => serde_json::from_slice(body),
+    }
 }
 
 #[cfg(test)]

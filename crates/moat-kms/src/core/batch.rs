@@ -1,8 +1,8 @@
 //! Many operations of one kind at once: they are decided one by one, each has a line of its own in
 //! the audit, and all wait for the disk once.
 //!
-//! What the items of a batch share is looked up, hashed and written once: the rights, the key and
-//! the context where they are those of the item before, and the beginning of their audit lines.
+//! What the items of a batch share is looked up, hashed and written once: the rights, the key
+//! (with the one derived from it) and the context where they are those of the item before, and the beginning of their audit lines.
 
 use std::sync::Arc;
 use std::time::Instant;
@@ -16,6 +16,7 @@ use super::keys::check_usable;
 use super::trail::{OUTCOMES, conclude, context_hash};
 use super::{Caller, Core};
 use crate::audit::{Asked, Facts};
+use crate::envelope::OperationKeys;
 use crate::error::Error;
 use crate::policy::Command;
 use crate::rows::{KeyRow, Scope};
@@ -26,7 +27,7 @@ impl<M: MetaStore> Core<M> {
         &self,
         (caller, enclave, command): (&Caller, &EnclaveName, Command),
         items: &[I],
-        mut work: impl FnMut(&I, &KeyRow) -> Result<(KeyVersion, T), Error>,
+        mut work: impl FnMut(&I, &KeyRow, &mut OperationKeys) -> Result<(KeyVersion, T), Error>,
     ) -> Result<Vec<Result<T, Error>>, Error> {
         let scope = Scope::Enclave(enclave.clone());
         if items.len() > BATCH_ITEMS_MAX {
@@ -53,7 +54,7 @@ impl<M: MetaStore> Core<M> {
             let mut line = last.line(&asked, item);
             let row = self.key_of_item(&rights, enclave, command, item.key(), &mut last);
             let result = match row.await {
-                Ok(row) => work(item, &row),
+                Ok(row) => work(item, &row, &mut last.operations),
                 Err(e) => Err(e),
             };
             results.push(result.map(|(version, value)| {
@@ -82,6 +83,7 @@ impl<M: MetaStore> Core<M> {
         let row = self.key(rights.enclave()?, enclave, name).await?;
         check_usable(name, &row)?;
         last.key = Some((name.clone(), row.clone()));
+        last.operations = OperationKeys::default();
         Ok(row)
     }
 
@@ -121,6 +123,8 @@ impl<M: MetaStore> Core<M> {
 #[derive(Default)]
 struct LastItem<'a> {
     key: Option<(KeyName, Arc<KeyRow>)>,
+    /// Of this key, as it was read.
+    operations: OperationKeys,
     context: Option<(&'a [u8], [u8; 32])>,
 }
 

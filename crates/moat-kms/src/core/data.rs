@@ -9,7 +9,7 @@ use super::items::{
     Generate, Item, Mac, MacCode, PLAINTEXT_BYTES_MAX,
 };
 use super::{Caller, Core};
-use crate::envelope::{self, Binding, Purpose};
+use crate::envelope::{self, Binding, OperationKeys, Purpose};
 use crate::error::Error;
 use crate::policy::Command;
 use crate::rows::{KeyRow, Scope, VersionRow};
@@ -47,8 +47,8 @@ impl<M: MetaStore> Core<M> {
         item: &Generate<'_>,
     ) -> Result<DataKey, Error> {
         let call = (caller, enclave, Command::KeyGenerate);
-        self.one(call, item, |item, row| {
-            self.make_data_key(enclave, item, row)
+        self.one(call, item, |item, row, keys| {
+            self.make_data_key(enclave, item, row, keys)
         })
         .await
     }
@@ -67,8 +67,8 @@ impl<M: MetaStore> Core<M> {
         items: &[Generate<'_>],
     ) -> Result<Vec<Result<DataKey, Error>>, Error> {
         let call = (caller, enclave, Command::KeyGenerate);
-        self.batch(call, items, |item, row| {
-            self.make_data_key(enclave, item, row)
+        self.batch(call, items, |item, row, keys| {
+            self.make_data_key(enclave, item, row, keys)
         })
         .await
     }
@@ -78,6 +78,7 @@ impl<M: MetaStore> Core<M> {
         enclave: &EnclaveName,
         item: &Generate<'_>,
         row: &KeyRow,
+        keys: &mut OperationKeys,
     ) -> Result<(KeyVersion, DataKey), Error> {
         check_length("data key", item.length, 1, DATA_KEY_BYTES_MAX)?;
         check_context(item.context)?;
@@ -85,12 +86,10 @@ impl<M: MetaStore> Core<M> {
         let mut plaintext = vec![0; item.length];
         self.reserve.fill(&mut plaintext);
         let plaintext = SecretBytes::new(plaintext);
-        let purpose = Purpose::Data {
-            context: item.context,
-        };
+        let binding = data_binding(enclave, item.key, item.context);
         let made = DataKey {
             version: version.number,
-            ciphertext: self.wrap(version, enclave, item.key, purpose, &plaintext),
+            ciphertext: self.wrap(version, binding, &plaintext, keys),
             plaintext,
         };
         Ok((version.number, made))
@@ -128,8 +127,8 @@ impl<M: MetaStore> Core<M> {
         item: &Encrypt<'_>,
     ) -> Result<Encrypted, Error> {
         let call = (caller, enclave, Command::KeyEncrypt);
-        self.one(call, item, |item, row| {
-            self.make_ciphertext(enclave, item, row)
+        self.one(call, item, |item, row, keys| {
+            self.make_ciphertext(enclave, item, row, keys)
         })
         .await
     }
@@ -145,8 +144,8 @@ impl<M: MetaStore> Core<M> {
         items: &[Encrypt<'_>],
     ) -> Result<Vec<Result<Encrypted, Error>>, Error> {
         let call = (caller, enclave, Command::KeyEncrypt);
-        self.batch(call, items, |item, row| {
-            self.make_ciphertext(enclave, item, row)
+        self.batch(call, items, |item, row, keys| {
+            self.make_ciphertext(enclave, item, row, keys)
         })
         .await
     }
@@ -156,17 +155,16 @@ impl<M: MetaStore> Core<M> {
         enclave: &EnclaveName,
         item: &Encrypt<'_>,
         row: &KeyRow,
+        keys: &mut OperationKeys,
     ) -> Result<(KeyVersion, Encrypted), Error> {
         let length = item.plaintext.expose().len();
         check_length("plaintext", length, 0, PLAINTEXT_BYTES_MAX)?;
         check_context(item.context)?;
         let version = encrypting_version(item.key, row, item.version)?;
-        let purpose = Purpose::Data {
-            context: item.context,
-        };
+        let binding = data_binding(enclave, item.key, item.context);
         let made = Encrypted {
             version: version.number,
-            ciphertext: self.wrap(version, enclave, item.key, purpose, item.plaintext),
+            ciphertext: self.wrap(version, binding, item.plaintext, keys),
         };
         Ok((version.number, made))
     }
@@ -192,8 +190,10 @@ impl<M: MetaStore> Core<M> {
             ciphertext,
         };
         let call = (caller, enclave, Command::KeyDecrypt);
-        self.one(call, &item, |item, row| open_item(row, enclave, item))
-            .await
+        self.one(call, &item, |item, row, keys| {
+            open_item(row, enclave, item, keys)
+        })
+        .await
     }
 
     /// Decrypts several ciphertexts.
@@ -207,8 +207,10 @@ impl<M: MetaStore> Core<M> {
         items: &[Decrypt<'_>],
     ) -> Result<Vec<Result<Decrypted, Error>>, Error> {
         let call = (caller, enclave, Command::KeyDecrypt);
-        self.batch(call, items, |item, row| open_item(row, enclave, item))
-            .await
+        self.batch(call, items, |item, row, keys| {
+            open_item(row, enclave, item, keys)
+        })
+        .await
     }
 
     /// Makes message authentication codes.
@@ -252,7 +254,7 @@ impl<M: MetaStore> Core<M> {
         code: &[u8],
     ) -> Result<Option<KeyVersion>, Error> {
         let call = (caller, enclave, Command::KeyVerifyMac);
-        self.one(call, &item, |item, row| {
+        self.one(call, &item, |item, row, _| {
             check_length("message", item.message.len(), 0, PLAINTEXT_BYTES_MAX)?;
             let named = item
                 .version
@@ -278,7 +280,7 @@ impl<M: MetaStore> Core<M> {
         &self,
         (caller, enclave, command): (&Caller, &EnclaveName, Command),
         item: &I,
-        work: impl FnOnce(&I, &KeyRow) -> Result<(KeyVersion, T), Error>,
+        work: impl FnOnce(&I, &KeyRow, &mut OperationKeys) -> Result<(KeyVersion, T), Error>,
     ) -> Result<T, Error> {
         let scope = Scope::Enclave(enclave.clone());
         let mut trail = self.trail(caller, &scope, command).key(item.key());
@@ -289,7 +291,7 @@ impl<M: MetaStore> Core<M> {
             let row = self
                 .usable_key(caller, &scope, enclave, item.key(), command)
                 .await?;
-            let (version, value) = work(item, &row)?;
+            let (version, value) = work(item, &row, &mut OperationKeys::default())?;
             trail.version(version);
             Ok(value)
         }
@@ -300,17 +302,11 @@ impl<M: MetaStore> Core<M> {
     pub(super) fn wrap(
         &self,
         version: &VersionRow,
-        enclave: &EnclaveName,
-        key: &KeyName,
-        purpose: Purpose<'_>,
+        binding: Binding<'_>,
         plaintext: &SecretBytes,
+        keys: &mut OperationKeys,
     ) -> Vec<u8> {
-        let binding = Binding {
-            enclave,
-            key,
-            purpose,
-        };
-        envelope::encrypt(version, &binding, plaintext.expose(), &self.reserve)
+        keys.encrypt(version, &binding, plaintext.expose(), &self.reserve)
     }
 }
 
@@ -349,13 +345,18 @@ fn open_item(
     row: &KeyRow,
     enclave: &EnclaveName,
     item: &Decrypt<'_>,
+    keys: &mut OperationKeys,
 ) -> Result<(KeyVersion, Decrypted), Error> {
     check_context(item.context)?;
-    let (version, plaintext) = open_data(row, enclave, item)?;
+    let (version, plaintext) = open_data(row, enclave, item, keys)?;
     Ok((version, Decrypted { version, plaintext }))
 }
 
-fn make_code(item: &Mac<'_>, row: &KeyRow) -> Result<(KeyVersion, MacCode), Error> {
+fn make_code(
+    item: &Mac<'_>,
+    row: &KeyRow,
+    _: &mut OperationKeys,
+) -> Result<(KeyVersion, MacCode), Error> {
     check_length("message", item.message.len(), 0, PLAINTEXT_BYTES_MAX)?;
     let version = version_of(item.key, row, item.version)?;
     let made = MacCode {
@@ -370,12 +371,11 @@ fn open_data(
     row: &KeyRow,
     enclave: &EnclaveName,
     item: &Decrypt<'_>,
+    keys: &mut OperationKeys,
 ) -> Result<(KeyVersion, SecretBytes), Error> {
     let fits = |number: KeyVersion| item.version.is_none_or(|wanted| wanted == number);
-    let purpose = Purpose::Data {
-        context: item.context,
-    };
-    let refused = match unwrap(row, enclave, item.key, purpose, item.ciphertext) {
+    let binding = data_binding(enclave, item.key, item.context);
+    let refused = match unwrap(row, binding, item.ciphertext, keys) {
         Ok((number, plaintext)) if fits(number) => return Ok((number, plaintext)),
         Ok((number, _)) => Error::InvalidCiphertext {
             key: item.key.clone(),
@@ -397,27 +397,33 @@ fn open_data(
 /// Opens a ciphertext under the version that it names.
 pub(super) fn unwrap(
     row: &KeyRow,
-    enclave: &EnclaveName,
-    key: &KeyName,
-    purpose: Purpose<'_>,
+    binding: Binding<'_>,
     ciphertext: &[u8],
+    keys: &mut OperationKeys,
 ) -> Result<(KeyVersion, SecretBytes), Error> {
     let named = envelope::ciphertext_version(ciphertext);
-    let binding = Binding {
-        enclave,
-        key,
-        purpose,
-    };
     named
         .and_then(|number| row.version(number))
         .and_then(|version| {
-            let plaintext = envelope::decrypt(version, &binding, ciphertext)?;
+            let plaintext = keys.decrypt(version, &binding, ciphertext)?;
             Some((version.number, plaintext))
         })
         .ok_or_else(|| Error::InvalidCiphertext {
-            key: key.clone(),
+            key: binding.key.clone(),
             version: named,
         })
+}
+
+const fn data_binding<'a>(
+    enclave: &'a EnclaveName,
+    key: &'a KeyName,
+    context: &'a [u8],
+) -> Binding<'a> {
+    Binding {
+        enclave,
+        key,
+        purpose: Purpose::Data { context },
+    }
 }
 
 fn check_context(context: &[u8]) -> Result<(), Error> {

@@ -8,7 +8,7 @@ use moat_types::{BucketName, EnclaveName, EpochId, KeyName, KeyVersion, Random, 
 use super::data::{encrypting_version, unwrap};
 use super::trail::Trail;
 use super::{Caller, Core};
-use crate::envelope::Purpose;
+use crate::envelope::{Binding, OperationKeys, Purpose};
 use crate::error::Error;
 use crate::policy::Command;
 use crate::rows::Scope;
@@ -63,7 +63,7 @@ impl<M: MetaStore> Core<M> {
         epoch: EpochId,
     ) -> Result<EpochGrant, Error> {
         let (scope, command) = (Scope::Enclave(enclave.clone()), Command::EpochGenerate);
-        let purpose = Purpose::Epoch { bucket, epoch };
+        let binding = epoch_binding(enclave, name, bucket, epoch);
         let mut trail = self.epoch_trail(caller, &scope, command, name, (bucket, epoch));
         let result = async {
             let row = self
@@ -76,7 +76,7 @@ impl<M: MetaStore> Core<M> {
             let key = SecretBytes::new(key);
             Ok(EpochGrant {
                 version: version.number,
-                wrapped: self.wrap(version, enclave, name, purpose, &key),
+                wrapped: self.wrap(version, binding, &key, &mut OperationKeys::default()),
                 key,
                 lease_ttl: self.lease_ttl,
             })
@@ -100,18 +100,19 @@ impl<M: MetaStore> Core<M> {
         wrapped: &[u8],
     ) -> Result<RewrappedEpoch, Error> {
         let (scope, command) = (Scope::Enclave(enclave.clone()), Command::EpochRewrap);
-        let purpose = Purpose::Epoch { bucket, epoch };
+        let binding = epoch_binding(enclave, name, bucket, epoch);
         let mut trail = self.epoch_trail(caller, &scope, command, name, (bucket, epoch));
         let result = async {
             let row = self
                 .usable_key(caller, &scope, enclave, name, command)
                 .await?;
-            let (version, key) = unwrap(&row, enclave, name, purpose, wrapped)?;
+            let mut keys = OperationKeys::default();
+            let (version, key) = unwrap(&row, binding, wrapped, &mut keys)?;
             let latest = encrypting_version(name, &row, None)?;
             trail.version(latest.number);
             let wrapped = match latest.number == version {
                 true => wrapped.to_vec(),
-                false => self.wrap(latest, enclave, name, purpose, &key),
+                false => self.wrap(latest, binding, &key, &mut keys),
             };
             Ok(RewrappedEpoch {
                 version: latest.number,
@@ -137,13 +138,13 @@ impl<M: MetaStore> Core<M> {
         wrapped: &[u8],
     ) -> Result<OpenedEpoch, Error> {
         let (scope, command) = (Scope::Enclave(enclave.clone()), Command::EpochOpen);
-        let purpose = Purpose::Epoch { bucket, epoch };
+        let binding = epoch_binding(enclave, name, bucket, epoch);
         let mut trail = self.epoch_trail(caller, &scope, command, name, (bucket, epoch));
         let result = async {
             let row = self
                 .usable_key(caller, &scope, enclave, name, command)
                 .await?;
-            let (version, key) = unwrap(&row, enclave, name, purpose, wrapped)?;
+            let (version, key) = unwrap(&row, binding, wrapped, &mut OperationKeys::default())?;
             trail.version(version);
             Ok(OpenedEpoch {
                 version,
@@ -168,5 +169,18 @@ impl<M: MetaStore> Core<M> {
             .key(name)
             .context(&Purpose::Epoch { bucket, epoch }.context())
             .lease(bucket, epoch)
+    }
+}
+
+const fn epoch_binding<'a>(
+    enclave: &'a EnclaveName,
+    key: &'a KeyName,
+    bucket: &'a BucketName,
+    epoch: EpochId,
+) -> Binding<'a> {
+    Binding {
+        enclave,
+        key,
+        purpose: Purpose::Epoch { bucket, epoch },
     }
 }

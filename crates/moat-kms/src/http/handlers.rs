@@ -22,6 +22,7 @@ use crate::core::{
     Caller, Core, DATA_KEY_BYTES, DELETION_GRACE, Encrypt, Force, Generate, Import, ListQuery, Mac,
     NewKey,
 };
+use crate::json::from_json;
 use crate::rows::Algorithm;
 
 /// A request whose caller, path, method and size are known to be good.
@@ -435,7 +436,7 @@ fn parse_algorithm(text: Option<&str>) -> Result<Algorithm, Refusal> {
 /// Decodes a body; none at all stands for an object without members.
 pub(super) fn parse<T: DeserializeOwned>(body: &[u8]) -> Result<T, Refusal> {
     let body = if body.is_empty() { b"{}" } else { body };
-    serde_json::from_slice(body).map_err(|e| {
+    from_json(body).map_err(|e| {
         // serde's message can quote the input, which can be a secret in the wrong place; what it
         // says about members that are unknown or missing names members only.
         let text = e.to_string();

@@ -11,6 +11,7 @@ use serde::de::DeserializeOwned;
 use serde::{Deserialize, Serialize};
 
 use super::answer::{Refusal, text};
+use crate::json::from_json;
 use crate::rows::Origin;
 
 #[derive(Deserialize)]
@@ -132,7 +133,7 @@ pub(super) fn parse<T: DeserializeOwned>(body: &[u8]) -> Result<T, Refusal> {
     if body.trim_ascii_start().first() != Some(&b'{') {
         return Err(refused());
     }
-    serde_json::from_slice(body).map_err(|_| refused())
+    from_json(body).map_err(|_| refused())
 }
 
 /// The longest name that KES makes.
