@@ -6,6 +6,7 @@ use anyhow::{Context, Result, bail};
 use moat_types::{Random, SecretString};
 
 use crate::files;
+use crate::pairs::Pairs;
 
 /// Pairs of variables, ours first. MinIO's are taken so that its unit files and compose files work.
 const VARIABLES: [(&str, &str); 2] = [
@@ -55,13 +56,8 @@ impl Credentials {
     /// Reads a file that [`Self::to_file`] wrote, or one with MinIO's names.
     pub(crate) fn from_file(path: &Path) -> Result<Self> {
         let text = files::read_secret(path)?;
-        let value = |wanted: &str| {
-            text.expose()
-                .lines()
-                .filter_map(|line| line.trim().trim_start_matches("export ").split_once('='))
-                .find(|(name, _)| name.trim() == wanted)
-                .map(|(_, value)| value.trim().trim_matches(['"', '\'']).to_owned())
-        };
+        let pairs = Pairs::parse(text.expose(), "default");
+        let value = |wanted: &str| pairs.get(wanted).map(str::to_owned);
         let found = Self::from_env(&value).with_context(|| path.display().to_string())?;
         found.with_context(|| {
             format!(

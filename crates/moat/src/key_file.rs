@@ -7,6 +7,7 @@ use moat_s3::sigv4::Credentials;
 use moat_types::SecretString;
 
 use crate::files;
+use crate::pairs::Pairs;
 
 /// Pairs of names, with that of a session token. AWS's, in either case, and those of root files.
 const NAMES: [(&str, &str, &str); 3] = [
@@ -43,25 +44,8 @@ pub(crate) fn from_env(env: &dyn Fn(&str) -> Option<String>) -> Result<Credentia
 }
 
 fn parse(text: &str, profile: &str) -> Result<Credentials> {
-    let has_sections = text.lines().any(|line| section(line).is_some());
-    let mut here = !has_sections;
-    let mut pairs: Vec<(String, &str)> = Vec::new();
-    for line in text.lines().map(str::trim) {
-        if line.starts_with(['#', ';']) {
-            continue;
-        }
-        if let Some(name) = section(line) {
-            here = name == profile;
-        } else if here && let Some((name, value)) = line.split_once('=') {
-            let name = name.trim().trim_start_matches("export ").trim();
-            let value = value.trim().trim_matches(['"', '\'']);
-            pairs.push((name.to_ascii_lowercase(), value));
-        }
-    }
-    let value = |wanted: &str| {
-        let found = pairs.iter().find(|(name, _)| name == wanted);
-        found.map(|(_, value)| (*value).to_owned())
-    };
+    let pairs = Pairs::parse(text, profile);
+    let value = |wanted: &str| pairs.get(wanted).map(str::to_owned);
     for (id, secret, token) in NAMES {
         match (value(id), value(secret)) {
             (Some(access_key_id), Some(secret)) => {
@@ -71,16 +55,10 @@ fn parse(text: &str, profile: &str) -> Result<Credentials> {
             _ => bail!("{id} and {secret} must be there together"),
         }
     }
-    if has_sections {
+    if pairs.has_sections() {
         bail!("it has no section [{profile}] with aws_access_key_id and aws_secret_access_key");
     }
     bail!("it has no AWS_ACCESS_KEY_ID and AWS_SECRET_ACCESS_KEY")
-}
-
-fn section(line: &str) -> Option<&str> {
-    let inner = line.trim().strip_prefix('[')?.strip_suffix(']')?.trim();
-    // Configuration files of AWS say `profile` before the name.
-    Some(inner.strip_prefix("profile ").map_or(inner, str::trim))
 }
 
 fn checked(access_key_id: String, secret: String, token: Option<String>) -> Result<Credentials> {

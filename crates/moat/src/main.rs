@@ -30,6 +30,7 @@ mod lock;
 mod locked_memory;
 mod logs;
 mod minkms;
+mod pairs;
 mod pki;
 mod print;
 mod process;
