@@ -119,7 +119,7 @@ def test_a_user_does_what_its_policy_allows(minkms, tmp_path):
 def test_the_server_is_verified_unless_told_not_to(minkms):
     plain = ("ls-enclave", "-a", minkms.root_key)
     refused = minkms(*plain, check=False)
-    assert refused.returncode == 1 and "certificate" in refused.stderr, refused.stderr
+    assert refused.returncode == 1 and "certificate" in refused.stderr and "MOAT_KMS_CA" in refused.stderr, refused.stderr
     unverified = minkms(*plain, "-k")
     assert "warning" in unverified.stderr and "not verified" in unverified.stderr
     verified = minkms(*plain, MOAT_KMS_CA=str(minkms.folder / "ca.crt"))
@@ -146,6 +146,17 @@ def test_mistakes_are_sentences(minkms):
         done = minkms(*command, check=False)
         assert done.returncode != 0 and said in done.stderr, done.stderr
         assert minkms.root_key not in done.stderr
+    # A key in the place of a name is neither shown nor stored, and what is of another enclave does not pass for being here.
+    mistaken = ("-k", "-a", minkms.root_key, "-e", "mistakes")
+    for command in ("add-identity", "rm-identity"):
+        done = minkms(command, *mistaken, minkms.root_key, check=False)
+        assert done.returncode == 1 and "where a name should be" in done.stderr and minkms.root_key not in done.stderr, done
+    identity = IDENTITY.search(minkms("identity").stdout).group()
+    minkms("add-identity", *mistaken, identity)
+    assert "already exists" in minkms("add-identity", *mistaken, identity).stdout
+    minkms("add-enclave", "elsewhere", "-k", "-a", minkms.root_key)
+    done = minkms("add-identity", "-k", "-a", minkms.root_key, "-e", "elsewhere", identity, check=False)
+    assert done.returncode == 1 and "of another enclave" in done.stderr, done
     down = minkms("stat", "-k", "--server", f"https://127.0.0.1:{free_port()}", check=False)
     assert down.returncode == 1 and "does not answer" in down.stderr
 
@@ -153,9 +164,11 @@ def test_mistakes_are_sentences(minkms):
 def test_a_server_started_again_has_everything_and_another_hsm_key_is_refused(minkms):
     minkms("add-enclave", "kept", "-k", "-a", minkms.root_key)
     assert minkms.process.stop() == 0
+    argv = [minkms.program, "server", minkms.folder / "kms", "--config", minkms.folder / "config.yaml"]
+    without = subprocess.run(argv, capture_output=True, text=True, timeout=60, env={"PATH": os.environ["PATH"]})
+    assert without.returncode == 1 and "MINIO_KMS_HSM_KEY is set" in without.stderr, without
     right, minkms.hsm_key = minkms.hsm_key, minkms("--soft-hsm").stdout.strip()
     env = {"PATH": os.environ["PATH"], "MINIO_KMS_HSM_KEY": minkms.hsm_key}
-    argv = [minkms.program, "server", minkms.folder / "kms", "--config", minkms.folder / "config.yaml"]
     refused = subprocess.run(argv, capture_output=True, text=True, timeout=60, env=env)
     assert refused.returncode == 1 and "HSM key" in refused.stderr
     minkms.hsm_key = right

@@ -65,8 +65,9 @@ pub(crate) fn warning(text: &str) {
     let _ = writeln!(std::io::stderr().lock(), "moat: warning: {text}");
 }
 
-/// An error and its causes, each once: some say what caused them in their own words.
-fn sentence(error: &anyhow::Error) -> String {
+/// An error and its causes, each once, as some say what caused them in their own words; and what to
+/// do where that is the same for every command.
+pub(crate) fn sentence(error: &anyhow::Error) -> String {
     let mut text = String::new();
     for cause in error.chain() {
         let cause = cause.to_string();
@@ -78,8 +79,14 @@ fn sentence(error: &anyhow::Error) -> String {
         }
         text.push_str(&cause);
     }
+    if text.ends_with(UNKNOWN_ISSUER) {
+        text.push_str("; name the CA that signed the certificate (--ca, MOAT_KMS_CA)");
+    }
     text
 }
+
+/// How a server's certificate is refused whose CA is not trusted.
+const UNKNOWN_ISSUER: &str = "invalid peer certificate: UnknownIssuer";
 
 /// Says that something was done, to a person or a script.
 pub(crate) fn done(text: &str, as_json: bool) -> Result<()> {

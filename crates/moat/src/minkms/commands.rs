@@ -174,6 +174,15 @@ async fn add_identities(
             {
                 Ok(_) => print::out(&format!("identity {identity} is known in {enclave}\n"))?,
                 Err(e) if e.code() == Some(Code::IdentityExists) => {
+                    // It exists, but perhaps elsewhere, where it is of no use to this script.
+                    client
+                        .identity(Some(&enclave), identity)
+                        .await
+                        .with_context(|| {
+                            format!(
+                                "{identity} is of another enclave, and an identity is of one only"
+                            )
+                        })?;
                     print::out(&format!("identity {identity} already exists\n"))?;
                 }
                 Err(e) => return Err(e.into()),
@@ -181,6 +190,7 @@ async fn add_identities(
             continue;
         }
         // A name is ours alone: it stands in a tag, so that a script that runs again finds it.
+        refuse_secret(text)?;
         let known = named_identities(&client, &enclave).await?;
         if let Some(identity) = known.get(text.as_str()) {
             print::out(&format!("identity {text} already exists: {identity}\n"))?;
@@ -290,9 +300,18 @@ async fn find_identity(client: &Client, enclave: &EnclaveName, text: &str) -> Re
     if let Some(identity) = Identity::parse(text) {
         return Ok(identity);
     }
+    refuse_secret(text)?;
     let known = named_identities(client, enclave).await?;
     let found = known.get(text).copied();
     found.with_context(|| format!("enclave {enclave} knows no identity by the name {text}"))
+}
+
+/// An API key in the place of a name would be stored, listed and logged.
+fn refuse_secret(name: &str) -> Result<()> {
+    if ApiKey::parse(name).is_ok() {
+        bail!("an API key stands where a name should be; API keys are given with -a");
+    }
+    Ok(())
 }
 
 async fn named_identities(

@@ -18,6 +18,8 @@ use clap::Parser;
 
 use cli::{Cli, Command};
 
+use crate::print;
+
 /// The name that chooses this.
 const NAME: &str = "minkms";
 
@@ -31,7 +33,7 @@ pub(crate) fn main() -> ExitCode {
     match run(Cli::parse()) {
         Ok(code) => code,
         Err(error) => {
-            eprint(&format!("{error:#}"));
+            eprint(&print::sentence(&error));
             ExitCode::FAILURE
         }
     }

@@ -120,6 +120,14 @@ pub(crate) fn hsm(config: &KmsConfig) -> Result<Box<dyn Hsm>> {
         let key = HsmKey::parse(text.expose()).context("MOAT_HSM_KEY or MINIO_KMS_HSM_KEY")?;
         return Ok(Box::new(key));
     }
+    if let HsmPlace::File(path) = &config.hsm_key
+        && !path.exists()
+    {
+        bail!(
+            "there is no HSM key: {} does not exist, and neither MOAT_HSM_KEY nor MINIO_KMS_HSM_KEY is set",
+            path.display()
+        );
+    }
     Ok(config.hsm_key.load()?)
 }
 
