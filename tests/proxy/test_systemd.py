@@ -14,6 +14,8 @@ import subprocess
 from pathlib import Path
 
 import pytest
+import sigv4
+from harness.gateway import ACCESS_KEY, SECRET_KEY
 from harness.process import free_ports, wait_until
 from harness.stack import moat_binary
 from harness.systemd import Systemd, reason_against
@@ -140,6 +142,47 @@ def test_the_service_works_within_its_restrictions(root, store, tmp_path):
 
         assert manager.systemctl("stop", "moat-proxy.socket", unit).returncode == 0
         assert (manager.show(unit, "Result"), manager.show(unit, "ExecMainStatus")) == ("success", "0"), log(manager)
+
+
+def test_a_gateway_of_the_unit_reads_its_keys_from_credentials(root, store, tmp_path):
+    # One file for the gateway's key at the store, one for the user, both root's alone.
+    names = {"upstream.env": ("store-access", "store-secret"), "spark.env": (ACCESS_KEY, SECRET_KEY)}
+    for name, (access, secret) in names.items():
+        write(root, f"etc/moat/{name}", f"AWS_ACCESS_KEY_ID={access}\nAWS_SECRET_ACCESS_KEY={secret}\n")
+        (root / "etc/moat" / name).chmod(0o400)
+    given = "".join(f"LoadCredential={name}:/etc/moat/{name}\n" for name in [*names, "proxy.key"])
+    https, _admin = set_up(root, store, "/run/credentials/moat-proxy.service/proxy.key", given)
+    folder = "/run/credentials/moat-proxy.service"
+    settings = root / "etc/moat/proxy.toml"
+    settings.write_text(
+        settings.read_text() + f'mode = "gateway"\n[gateway]\ncredentials = "{folder}/upstream.env"\n'
+        f'[[gateway.users]]\nname = "spark"\ncredentials = "{folder}/spark.env"\npolicies = ["readwrite"]\n'
+    )
+    with Systemd(root, tmp_path / "systemd.log") as manager:
+        started = manager.systemctl("start", "moat-proxy.service")
+        assert started.returncode == 0, started.stderr + log(manager)
+        peer = Peer(f"https://localhost:{https}", str(root / "etc/moat/ca.crt"))
+        with sigv4.Connection(peer) as connection:
+            answer = connection.request("GET", "/b/k")
+        assert (answer.status, answer.body) == (200, b"one"), answer
+        assert manager.systemctl("reload", "moat-proxy.service").returncode == 0
+        wait_until("the reload is logged", lambda: "read again" in log(manager), SECONDS_MAX)
+        with sigv4.Connection(peer, secret="a-guess") as connection:
+            assert connection.request("GET", "/b/k").code == "SignatureDoesNotMatch"
+
+
+class Peer:
+    """What a connection by hand asks of its server."""
+
+    def __init__(self, store: str, ca: str) -> None:
+        self.store, self.ca = store, ca
+
+    @staticmethod
+    def root_credentials() -> tuple[str, str]:
+        return ACCESS_KEY, SECRET_KEY
+
+    def tls(self) -> ssl.SSLContext:
+        return ssl.create_default_context(cafile=self.ca)
 
 
 def test_a_key_of_root_gets_the_fix_in_the_log(root, store, tmp_path):

@@ -8,14 +8,15 @@ import signal
 import subprocess
 from pathlib import Path
 
+import pytest
 from harness.process import free_ports
 from harness.stack import moat_binary
 
 DOCUMENT = Path(__file__).parents[2] / "docs" / "proxy.md"
 # The ports that the document names, which may be taken on the machine of a test.
 PORTS = ("8090", "8091", "8092", "9600", "9700")
-# Enough for a start of MinIO and two of Spark on a busy machine.
-SECONDS_MAX = 600
+# Enough for two starts of MinIO and three of Spark on a busy machine.
+SECONDS_MAX = 900
 
 
 def script() -> str:
@@ -28,6 +29,7 @@ def script() -> str:
     return text
 
 
+@pytest.mark.timeout(SECONDS_MAX + 60)
 def test_every_command_of_the_document_works(tools, tmp_path):
     tools.ensure("minio", "mc", "spark35")
     programs = tmp_path / "bin"
@@ -58,7 +60,14 @@ def test_every_command_of_the_document_works(tools, tmp_path):
     said = log.read_text(errors="replace")
     assert code == 0, f"exit {code}:\n{said[-6000:]}\n{(folder / 'proxy.log').read_text()[-2000:]}"
     assert said.count("order 4711") == 3, said[-6000:]
-    # One job asked for SSE-KMS, the other left it to the rule of the bucket.
-    assert said.count("rows: 1000") == 2, said[-6000:]
+    # One job asked for SSE-KMS, the next left it to the rule of the bucket, the last to that of the gateway.
+    assert said.count("rows: 1000") == 3, said[-6000:]
     assert re.search(r"asked/part-", said) and re.search(r"by-rule/part-", said) and "lake-key" in said, said[-6000:]
+    after = said.split("== block ")
+    gateway = next(block for block in after if "reports may not write" in block)
+    # A user's keys, policies and the bucket of the other store; `cold-2026` is no name here.
+    assert re.search(r"\bcold/$", gateway, re.MULTILINE) and re.search(r"\bpeople/$", gateway, re.MULTILINE), gateway
+    assert "reports may not read it" in gateway and "head count 42" in gateway and "SSE-KMS" in gateway and "lake-key" in gateway, gateway
+    assert re.search(r"by-gateway/part-", said) and said.count("salaries\n") == 1, said[-6000:]
+    assert re.search(r'^moat_gateway_resigned_total\{store="archive"\} \d+$', said, re.MULTILINE), said[-6000:]
     assert re.search(r'^moat_proxy_up\{endpoint="https://127.0.0.1:\d+",site="1"\} 1$', said, re.MULTILINE), said[-6000:]

@@ -4,7 +4,7 @@
 
 use std::fs::{File, OpenOptions};
 use std::io::{Read, Write};
-use std::os::unix::fs::{DirBuilderExt, OpenOptionsExt, PermissionsExt};
+use std::os::unix::fs::{DirBuilderExt, MetadataExt, OpenOptionsExt, PermissionsExt};
 use std::path::{Path, PathBuf};
 
 use anyhow::{Context, Result, bail};
@@ -100,7 +100,7 @@ pub(crate) fn read_secret(path: &Path) -> Result<SecretString> {
     let mut file = File::open(path).with_context(cant)?;
     let metadata = file.metadata().with_context(cant)?;
     let mode = metadata.permissions().mode() & 0o777;
-    if mode & 0o077 != 0 {
+    if !is_private(mode, metadata.uid(), metadata.gid()) {
         bail!(
             "{} holds a secret but has mode {mode:o}; run `chmod 600 {}` (and replace the secret if others may have read it)",
             path.display(),
@@ -113,6 +113,17 @@ pub(crate) fn read_secret(path: &Path) -> Result<SecretString> {
     let mut text = String::with_capacity(usize::try_from(metadata.len()).unwrap_or(0) + 1);
     file.read_to_string(&mut text).with_context(cant)?;
     Ok(SecretString::new(text))
+}
+
+/// Whether a file is for those alone whom its owner named.
+///
+/// systemd gives a credential to the user of a service by an entry in the file's access control list. The
+/// mask of that list shows as the group's right, of a file of root and root's own group.
+const fn is_private(mode: u32, uid: u32, gid: u32) -> bool {
+    const OTHERS: u32 = 0o077;
+    const READ_BY_GROUP: u32 = 0o040;
+    let of_root = uid == 0 && gid == 0;
+    mode & OTHERS == 0 || (of_root && mode & OTHERS == READ_BY_GROUP)
 }
 
 /// Reads a password: the first line of a secret file.
@@ -197,5 +208,20 @@ mod tests {
             error.contains("chmod 600") && !error.contains("secret but not"),
             "{error}"
         );
+    }
+
+    #[test]
+    fn a_credential_of_systemd_is_private_though_its_group_s_bit_is_set() {
+        assert!(is_private(0o600, 1000, 1000) && is_private(0o400, 0, 0));
+        assert!(is_private(0o440, 0, 0));
+        for (mode, uid, gid) in [
+            (0o440, 1000, 0),
+            (0o440, 0, 1000),
+            (0o460, 0, 0),
+            (0o444, 0, 0),
+            (0o640, 1000, 1000),
+        ] {
+            assert!(!is_private(mode, uid, gid), "{mode:o} {uid} {gid}");
+        }
     }
 }
