@@ -69,6 +69,7 @@ const ROWS: &[Row] = &[
     ("PUT /lake/k", &[("x-minio-source-replication-request", "true")], "x", [UNKNOWN, UNKNOWN]),
     ("PUT /lake/k.tar", &[("x-amz-meta-snowball-auto-extract", "true")], "x", [UNKNOWN, UNKNOWN]),
     ("PUT /lake/k", &[("x-goog-copy-source", "other/a")], "", [UNKNOWN, UNKNOWN]),
+    ("GET /lake/k", &[("x-http-method-override", "DELETE")], "", [UNKNOWN, UNKNOWN]),
     ("POST /lake", &[("content-type", "multipart/form-data; boundary=x")], "x", [UNKNOWN, UNKNOWN]),
     ("POST /lake/k?restore", &[], "<RestoreRequest><Days>1</Days></RestoreRequest>", [Passes, DENIED]),
     ("POST /lake/k?restore", &[], "<RestoreRequest><OutputLocation/></RestoreRequest>", [UNKNOWN, DENIED]),

@@ -20,9 +20,11 @@ const LEFT_OUT: &str = "metadata";
 const VENDORS: [&str; 8] = [
     "x-minio-", "x-goog-", "x-rgw-", "x-oss-", "x-obs-", "x-cos-", "x-emc-", "ibm-",
 ];
-/// Headers that make of an upload something that no rule is about: one that adds to an object, one that
-/// moves it, and archives that a store unpacks under any keys.
-const OTHER_UPLOADS: [&str; 4] = [
+/// Headers that make of a request something that nobody decided about: other methods, as some frameworks
+/// take them; uploads that add to an object or move one, and archives that a store unpacks under any keys.
+const OTHER_REQUESTS: [&str; 6] = [
+    "x-http-method",
+    "x-method-override",
     "x-amz-write-offset-bytes",
     "x-amz-rename-source",
     "x-amz-meta-snowball-auto-extract",
@@ -140,7 +142,7 @@ pub(super) fn check_headers(operation: Operation, headers: &HeaderMap) -> Result
         let text = name.as_str();
         let of = |prefix: &&str| text.starts_with(prefix);
         let forced = operation == Operation::DeleteBucket && *name == FORCE_DELETE;
-        if (VENDORS.iter().any(of) && !forced) || OTHER_UPLOADS.iter().any(of) {
+        if (VENDORS.iter().any(of) && !forced) || OTHER_REQUESTS.iter().any(of) {
             return Err(not_known(text));
         }
         let family = FAMILIES.iter().find(|(family, _)| of(family));
@@ -228,6 +230,7 @@ mod tests {
             "x-minio-force-delete",
             "x-minio-extract",
             "x-goog-copy-source",
+            "x-http-method-override",
             "x-amz-write-offset-bytes",
             "x-amz-rename-source-if-match",
             "x-amz-meta-snowball-auto-extract",
