@@ -33,6 +33,7 @@ pub async fn run<S: MetaStore, F: Future<Output = S>>(mut empty: impl FnMut() ->
     commits::a_failed_check_names_its_index_and_writes_nothing(&empty().await).await;
     commits::checks_alone_commit(&empty().await).await;
     commits::an_empty_value_is_a_row(&empty().await).await;
+    commits::a_revision_that_stays_means_that_no_row_changed(&empty().await).await;
 
     concurrency::counters_under_contention_lose_nothing(empty().await).await;
     concurrency::one_of_many_creators_wins(empty().await).await;

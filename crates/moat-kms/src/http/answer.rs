@@ -11,6 +11,7 @@ use crate::audit::AuditError;
 use crate::error::Error;
 use crate::hsm::HsmError;
 use crate::json::OBJECT_BYTES;
+use crate::wires::REQUEST_ID;
 
 /// Why a request is refused: what the caller is told, and what the log says beside it.
 #[derive(Debug)]
@@ -163,7 +164,7 @@ pub(super) fn respond(result: Result<Response<Body>, Refusal>, request_id: &str)
     let headers = response.headers_mut();
     headers.insert(CACHE_CONTROL, HeaderValue::from_static("no-store"));
     if let Ok(id) = HeaderValue::from_str(request_id) {
-        headers.insert("x-request-id", id);
+        headers.insert(REQUEST_ID, id);
     }
     response
 }

@@ -115,7 +115,16 @@ impl Route {
                 .map_err(|_| nothing())?;
             decoded.iter().try_for_each(|segment| add(segment))?;
         } else {
-            path.split('/').try_for_each(add)?;
+            // By bytes: what `str::split` does to search for a character takes three times as long
+            // as these short words do.
+            let mut start = 0;
+            for (at, byte) in path.bytes().enumerate() {
+                if byte == b'/' {
+                    add(&path[start..at])?;
+                    start = at + 1;
+                }
+            }
+            add(&path[start..])?;
         }
         match &segments[..count] {
             ["version"] => Ok(Self::Version),

@@ -24,7 +24,7 @@ pub(crate) mod minkms;
 use std::sync::Arc;
 use std::time::Instant;
 
-use http::{Request, Response};
+use http::{HeaderName, Request, Response};
 use moat_kms_client::Identity;
 use moat_meta::MetaStore;
 use moat_net::access_log::{self, Access};
@@ -37,6 +37,9 @@ use kes::KesFront;
 
 /// The enclave of an installation that has only one.
 const KES_ENCLAVE: &str = "moat";
+
+/// The header of every answer that names its request.
+pub(crate) const REQUEST_ID: HeaderName = HeaderName::from_static("x-request-id");
 
 /// What the server says about itself.
 #[derive(Clone, Debug)]

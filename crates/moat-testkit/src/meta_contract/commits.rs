@@ -87,3 +87,18 @@ pub(super) async fn an_empty_value_is_a_row(store: &impl MetaStore) {
     let outcome = store.commit(vec![is("a", "")], vec![]).await.unwrap();
     assert_eq!(outcome, Outcome::Committed);
 }
+
+/// An engine need not know its revision; one that does never keeps it over a change.
+pub(super) async fn a_revision_that_stays_means_that_no_row_changed(store: &impl MetaStore) {
+    let Some(mut before) = store.revision() else {
+        return;
+    };
+    for change in [put("a", "1"), put("a", "2"), delete("a"), put("b", "")] {
+        write(store, [change]).await;
+        let after = store.revision().expect("it is known once and for all");
+        assert!(after > before, "{after} after {before}");
+        before = after;
+        value(store, "a").await;
+        assert_eq!(store.revision(), Some(before), "reads change nothing");
+    }
+}

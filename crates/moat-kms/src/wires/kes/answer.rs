@@ -12,6 +12,7 @@ use serde::Serialize;
 
 use crate::audit::AuditError;
 use crate::error::Error;
+use crate::wires::REQUEST_ID;
 
 /// The messages that clients know.
 pub(super) mod text {
@@ -165,7 +166,7 @@ pub(super) fn respond(result: Answer, request_id: &str) -> Response<Body> {
     let headers = response.headers_mut();
     headers.insert(CACHE_CONTROL, HeaderValue::from_static("no-store"));
     if let Ok(id) = HeaderValue::from_str(request_id) {
-        headers.insert("x-request-id", id);
+        headers.insert(REQUEST_ID, id);
     }
     response
 }

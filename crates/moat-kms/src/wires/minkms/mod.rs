@@ -36,7 +36,7 @@ use moat_net::Body;
 use moat_types::EnclaveName;
 use percent_encoding::percent_decode_str;
 
-use super::{Exchange, Front};
+use super::{Exchange, Front, REQUEST_ID};
 use crate::core::Caller;
 use crate::policy::Command;
 use crate::rows::Scope;
@@ -61,7 +61,7 @@ pub(crate) async fn answer<M: MetaStore>(
         Err(refusal) => refusal.into_response(request_id),
     };
     if let Ok(id) = HeaderValue::from_str(request_id) {
-        response.headers_mut().insert("x-request-id", id);
+        response.headers_mut().insert(REQUEST_ID, id);
     }
     response
 }
