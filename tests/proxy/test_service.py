@@ -171,6 +171,45 @@ def test_no_http_proxy_of_the_environment_is_used(store, start):
     assert process.stop() == 0
 
 
+def test_a_tunnel_that_falls_silent_ends(start):
+    listening = socket.create_server(("127.0.0.1", 0))
+    port = free_port()
+
+    def echo(connection: socket.socket) -> None:
+        with connection:
+            head = b""
+            while not head.endswith(b"\r\n\r\n") and (data := connection.recv(1)):
+                head += data
+            if b"upgrade: echo" not in head.lower():
+                connection.sendall(b"HTTP/1.1 200 OK\r\ncontent-length: 0\r\nconnection: close\r\n\r\n")
+                return
+            connection.sendall(b"HTTP/1.1 101 Switching Protocols\r\nconnection: upgrade\r\nupgrade: echo\r\n\r\n")
+            while data := connection.recv(1024):
+                connection.sendall(data)
+
+    def serve() -> None:
+        with contextlib.suppress(OSError):
+            while True:
+                threading.Thread(target=echo, args=(listening.accept()[0],), daemon=True).start()
+
+    threading.Thread(target=serve, daemon=True).start()
+    upstream = f"http://127.0.0.1:{listening.getsockname()[1]}"
+    process = start("proxy", "--listen", f"http://127.0.0.1:{port}", upstream, env={"MOAT_PROXY_TUNNEL_IDLE": "1s"})
+    with socket.create_connection(("127.0.0.1", port), timeout=START_SECONDS_MAX) as client:
+        client.sendall(b"GET /ws HTTP/1.1\r\nhost: h\r\nconnection: Upgrade\r\nupgrade: echo\r\n\r\n")
+        head = b""
+        while not head.endswith(b"\r\n\r\n"):
+            head += client.recv(1)
+        assert head.startswith(b"HTTP/1.1 101 "), head
+        client.sendall(b"ping")
+        assert client.recv(1024) == b"ping"
+        # Nothing more is said, so the end is the proxy's.
+        assert client.recv(1024) == b""
+    wait_until("the end is logged", lambda: "a silent tunnel is closed" in process.log.read_text(), 10, process)
+    listening.close()
+    assert process.stop() == 0
+
+
 def test_a_reload_changes_the_stores_and_a_mistake_changes_nothing(store, start, tmp_path):
     one, two, port = store("one"), store("two"), free_port()
     config = tmp_path / "proxy.toml"
