@@ -20,8 +20,9 @@ memory_mib_max=1024
 input_bytes_max=16384
 
 cd "$(dirname "$0")"
+self=$(basename "$0")
 usage() {
-    sed -n '2,7s/^# \{0,1\}//p' "$0" >&2
+    sed -n '2,7s/^# \{0,1\}//p' "$self" >&2
     exit 2
 }
 merge=

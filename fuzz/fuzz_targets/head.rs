@@ -1,66 +1,117 @@
-//! Heads of HTTP/1 requests, and where the next one begins.
+//! Requests of HTTP/1.1, one behind the other: heads, bodies, and where the next one begins.
 //!
-//! What the guard lets through must be read by hyper as the guard read it: whoever finds more requests
-//! in the same bytes has found one that was smuggled in. And how the bytes were cut must not matter.
+//! What our server takes for a request, another implementation that takes it too must read in the same
+//! way, body included: where two of them differ, requests can be smuggled past one of them. And how the
+//! bytes were cut must not matter.
 
 #![no_main]
 
 use std::convert::Infallible;
 use std::io;
 use std::pin::Pin;
-use std::sync::Arc;
-use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
+use std::sync::{Arc, Mutex};
 use std::task::{Context, Poll};
 
-use http::{Request, Response};
+use bytes::BytesMut;
+use http::{Method, Request, Response, header};
 use http_body_util::{BodyExt as _, Empty};
 use hyper::body::Incoming;
 use hyper::server::conn::http1;
 use hyper::service::service_fn;
 use hyper_util::rt::TokioIo;
 use libfuzzer_sys::fuzz_target;
-use moat_net::strict::Guard;
+use moat_net::h1::body::{Decoder, Piece};
+use moat_net::h1::head::{Finder, parse_request};
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 
+/// Enough for any input.
+const HEAD_BYTES_MAX: usize = 1 << 20;
+const HEADERS_MAX: usize = 100;
+
+/// Method, target, and the body.
+type Seen = (Method, String, Vec<u8>);
+
 fuzz_target!(|input: &[u8]| {
-    let (whole, heads) = through(input, input.len());
+    let whole = ours(input, input.len());
     let piece = 1 + usize::from(input.first().copied().unwrap_or(0) % 9);
-    assert_eq!(through(input, piece), (whole.clone(), heads));
-    let served = served(whole);
-    assert!(served <= heads, "{served} requests were served, {heads} were seen");
+    assert_eq!(ours(input, piece), whole);
+    for (ours, theirs) in whole.iter().zip(theirs(input)) {
+        assert_eq!(*ours, theirs);
+    }
 });
 
-/// The bytes as the guard leaves them, and the heads that it saw.
-fn through(input: &[u8], piece: usize) -> (Vec<u8>, u64) {
-    let mut guard = Guard::default();
-    let mut bytes = input.to_vec();
-    for piece in bytes.chunks_mut(piece.max(1)) {
-        guard.inspect(piece);
+/// The requests that our server finds.
+fn ours(input: &[u8], piece: usize) -> Vec<Seen> {
+    let mut pieces = input.chunks(piece.max(1));
+    let (mut buffer, mut seen) = (BytesMut::new(), Vec::new());
+    loop {
+        let mut finder = Finder::default();
+        let head = loop {
+            match finder.take(&mut buffer, HEAD_BYTES_MAX) {
+                Ok(Some(head)) => break head,
+                Ok(None) => match pieces.next() {
+                    Some(more) => buffer.extend_from_slice(more),
+                    None => return seen,
+                },
+                Err(_) => return seen,
+            }
+        };
+        let Ok(head) = parse_request(&head, HEADERS_MAX) else {
+            return seen;
+        };
+        let mut decoder = Decoder::new(head.framing);
+        let mut body = Vec::new();
+        loop {
+            match decoder.take(&mut buffer) {
+                Ok(Piece::Data(data)) => body.extend_from_slice(&data),
+                Ok(Piece::Trailers(_) | Piece::End) => break,
+                Ok(Piece::More) => match pieces.next() {
+                    Some(more) => buffer.extend_from_slice(more),
+                    None => return seen,
+                },
+                Err(_) => return seen,
+            }
+        }
+        // Behind these, what follows is no HTTP, or is not read.
+        let parts = head.parts;
+        let last = !head.keep_alive
+            || parts.method == Method::CONNECT
+            || parts.headers.contains_key(header::UPGRADE);
+        seen.push((parts.method, parts.uri.to_string(), body));
+        if last {
+            return seen;
+        }
     }
-    (bytes, guard.heads())
 }
 
-/// How many requests hyper finds.
-fn served(bytes: Vec<u8>) -> u64 {
-    let count = Arc::new(AtomicU64::new(0));
-    let counted = Arc::clone(&count);
+/// The requests that hyper finds.
+fn theirs(input: &[u8]) -> Vec<Seen> {
+    let seen = Arc::new(Mutex::new(Vec::new()));
+    let all = Arc::clone(&seen);
     let service = service_fn(move |request: Request<Incoming>| {
-        counted.fetch_add(1, Relaxed);
-        async {
-            // Where the next request begins is known at the end of the body alone.
-            let _ = request.into_body().collect().await;
+        let all = Arc::clone(&all);
+        async move {
+            let (parts, body) = request.into_parts();
+            if let Ok(body) = body.collect().await {
+                let body = body.to_bytes().to_vec();
+                let mut all = all.lock().expect("no panics under it");
+                all.push((parts.method, parts.uri.to_string(), body));
+            }
             Ok::<_, Infallible>(Response::new(Empty::<&[u8]>::new()))
         }
     });
+    let client = Client {
+        bytes: input.to_vec(),
+        at: 0,
+    };
     let connection = http1::Builder::new()
         .header_read_timeout(None)
-        .serve_connection(TokioIo::new(Client { bytes, at: 0 }), service);
+        .serve_connection(TokioIo::new(client), service);
     let runtime = tokio::runtime::Builder::new_current_thread().build();
     // Most end with an error of the client's; what counts is what was served before.
     let _ = runtime.expect("a runtime without drivers").block_on(connection);
-    count.load(Relaxed)
+    std::mem::take(&mut *seen.lock().expect("no panics under it"))
 }
-
 /// A client that says this, and hears nothing.
 struct Client {
     bytes: Vec<u8>,

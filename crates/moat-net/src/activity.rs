@@ -5,6 +5,7 @@
 //! frames that wait for the peer. [`Activity::verdict`] compares these with the limits. A timer
 //! per request or per read would do the same at several times the cost.
 
+use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering::Relaxed};
 use std::time::Duration;
 
@@ -22,8 +23,8 @@ pub(crate) struct Activity {
     last_write: AtomicU64,
     last_request_end: AtomicU64,
     /// Whether the last request had a body; see `Socket`'s lingering close.
-    body_expected: AtomicUsize,
-    tunnel: AtomicBool,
+    body_expected: AtomicBool,
+    closing: AtomicBool,
 }
 
 /// What is to be done with a connection.
@@ -48,8 +49,8 @@ impl Activity {
             head_begun: AtomicU64::new(0),
             last_write: AtomicU64::new(0),
             last_request_end: AtomicU64::new(0),
-            body_expected: AtomicUsize::new(0),
-            tunnel: AtomicBool::new(false),
+            body_expected: AtomicBool::new(false),
+            closing: AtomicBool::new(false),
         }
     }
 
@@ -77,7 +78,7 @@ impl Activity {
     pub(crate) fn request_begins(&self, has_body: bool) {
         self.head_begun.store(0, Relaxed);
         self.requests.fetch_add(1, Relaxed);
-        self.body_expected.store(usize::from(has_body), Relaxed);
+        self.body_expected(has_body);
     }
 
     pub(crate) fn request_ends(&self) {
@@ -93,26 +94,32 @@ impl Activity {
         self.frames_waiting.fetch_sub(1, Relaxed);
     }
 
+    /// Whether an answer is being written, or whether the service has to give more of it first.
+    pub(crate) fn answer_waits(&self, waits: bool) {
+        self.frames_waiting.store(usize::from(waits), Relaxed);
+    }
+
+    /// Whether the client may be sending a body that nobody reads.
+    pub(crate) fn body_expected(&self, expected: bool) {
+        self.body_expected.store(expected, Relaxed);
+    }
+
     /// We are about to close. Without a request running there is no body left to wait for.
     pub(crate) fn will_close(&self) {
+        self.closing.store(true, Relaxed);
         if self.requests.load(Relaxed) == 0 {
-            self.body_expected.store(0, Relaxed);
+            self.body_expected(false);
         }
+    }
+
+    /// Whether no further request is to be served.
+    pub(crate) fn is_closing(&self) -> bool {
+        self.closing.load(Relaxed)
     }
 
     /// Whether the peer may still be sending a body that nobody read.
     pub(crate) fn expects_body(&self) -> bool {
-        self.body_expected.load(Relaxed) != 0
-    }
-
-    /// From now on the connection carries another protocol than HTTP.
-    pub(crate) fn becomes_tunnel(&self) {
-        self.tunnel.store(true, Relaxed);
-    }
-
-    /// Whether it carries another protocol.
-    pub(crate) fn is_tunnel(&self) -> bool {
-        self.tunnel.load(Relaxed)
+        self.body_expected.load(Relaxed)
     }
 
     /// `multiplexed`: HTTP/2, where bytes without a request may be pings and window updates.
@@ -142,6 +149,26 @@ impl Activity {
             // A head may begin meanwhile and its limit is the shortest, so never sleep past that.
             Verdict::LookAgainIn((limit - passed).min(limits.header_timeout))
         }
+    }
+}
+
+/// Counts one request until its response is written or dropped.
+pub(crate) struct Running(Arc<Activity>);
+
+impl Running {
+    pub(crate) fn begin(activity: &Arc<Activity>, has_body: bool) -> Self {
+        activity.request_begins(has_body);
+        Self(Arc::clone(activity))
+    }
+
+    pub(crate) fn activity(&self) -> &Activity {
+        &self.0
+    }
+}
+
+impl Drop for Running {
+    fn drop(&mut self) {
+        self.0.request_ends();
     }
 }
 

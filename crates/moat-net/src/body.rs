@@ -44,6 +44,15 @@ impl Body {
         }
     }
 
+    /// The same again, if it is at hand.
+    pub(crate) fn try_clone(&self) -> Option<Self> {
+        match &self.0 {
+            Kind::Empty => Some(Self::empty()),
+            Kind::Full(bytes) => Some(Self(Kind::Full(bytes.clone()))),
+            Kind::Incoming(_) | Kind::Stream(_) => None,
+        }
+    }
+
     /// A stream of frames. Polled only while the peer takes what came before.
     pub fn stream<B>(body: B) -> Self
     where

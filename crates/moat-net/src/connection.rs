@@ -5,29 +5,25 @@ use std::future::Future;
 use std::io;
 use std::net::SocketAddr;
 use std::pin::Pin;
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::Arc;
 use std::task::{Context, Poll, ready};
 
 use bytes::Bytes;
-use http::{Request, Response, StatusCode};
+use http::{Request, Response};
 use http_body::{Body as HttpBody, Frame, SizeHint};
 use hyper::body::Incoming;
-use hyper::server::conn::{http1, http2};
+use hyper::server::conn::http2;
 use hyper::service::service_fn;
-use hyper::upgrade::OnUpgrade;
 use hyper_util::rt::{TokioExecutor, TokioIo, TokioTimer};
 use metrics::counter;
 use tokio::io::AsyncReadExt as _;
 use tokio::net::TcpStream;
 
-use crate::activity::{Activity, Verdict};
-use crate::limits::HEADERS_MAX;
+use crate::activity::{Activity, Running, Verdict};
 use crate::listener::ProxyProtocolFrom;
 use crate::socket::Socket;
-use crate::strict::Strict;
 use crate::tls::{Handshake, ServerTls};
-use crate::tunnel::Tunnel;
-use crate::{Body, BoxError, ClientKey, Drain, Limits, Offer, Peer, Service, proxy_protocol};
+use crate::{Body, BoxError, ClientKey, Drain, Limits, Peer, Service, h1, proxy_protocol};
 
 /// What hyper may hold per connection of unread or unsent bytes; also how much it asks of a read.
 const BUFFER_BYTES: usize = 256 * 1024;
@@ -67,7 +63,7 @@ pub(crate) async fn serve<S: Service>(
     if let Some(from) = &shared.proxy_protocol
         && from(addr.ip())
     {
-        let header = read_proxy_header(&mut stream);
+        let header = Box::pin(read_proxy_header(&mut stream));
         match tokio::time::timeout(shared.limits.handshake_timeout, header).await {
             Ok(Ok(Some(addresses))) => (addr, local) = addresses,
             Ok(Ok(None)) => {}
@@ -101,7 +97,8 @@ pub(crate) async fn serve<S: Service>(
         return;
     };
     let socket = Socket::new(stream, Arc::clone(&activity));
-    let handshake = tokio::time::timeout(shared.limits.handshake_timeout, tls.accept(socket));
+    let limit = shared.limits.handshake_timeout;
+    let handshake = Box::pin(tokio::time::timeout(limit, tls.accept(socket)));
     let stream = match handshake.await {
         Ok(Handshake::Done(stream)) => stream,
         Ok(Handshake::Failed(error)) => {
@@ -122,9 +119,9 @@ pub(crate) async fn serve<S: Service>(
         .and_then(|chain| chain.first())
         .and_then(|certificate| ClientKey::from_certificate(certificate));
     if session.alpn_protocol() == Some(b"h2") {
-        Box::pin(serve_http2(shared, *stream, peer, activity)).await;
+        Box::pin(serve_http2(shared, stream, peer, activity)).await;
     } else {
-        Box::pin(serve_http1(shared, *stream, peer, activity)).await;
+        Box::pin(serve_http1(shared, stream, peer, activity)).await;
     }
 }
 
@@ -167,31 +164,15 @@ async fn read_proxy_header(stream: &mut TcpStream) -> io::Result<Option<(SocketA
 
 async fn serve_http1<S: Service>(
     shared: &Arc<Shared<S>>,
-    io: impl tokio::io::AsyncRead + tokio::io::AsyncWrite + Unpin + Send + 'static,
+    io: impl h1::server::Io,
     peer: Peer,
     activity: Arc<Activity>,
 ) {
-    let limits = &shared.limits;
-    let mut builder = http1::Builder::new();
-    builder
-        .max_buf_size(BUFFER_BYTES.max(limits.header_bytes_max))
-        .max_header_size(limits.header_bytes_max)
-        // Our own activity check replaces hyper's timer: that one also counts the idle time between
-        // requests, for which we want another limit, and arms a timer for each request.
-        .header_read_timeout(None);
-    // Hyper's own limit is the same, and it is told so by being told nothing: see `HEADERS_MAX`.
-    if limits.headers_max != HEADERS_MAX {
-        builder.max_headers(limits.headers_max);
-    }
-    let switch = Switch::default();
-    let service = service_of(shared, peer, &activity, Some(switch.clone()));
-    let io = TokioIo::new(Strict::new(io, &activity));
-    let connection = builder.serve_connection(io, service_fn(service));
-    drive(shared, connection.with_upgrades(), &activity, false).await;
-    if let Some((client, tunnel)) = switch.take()
-        && let Ok(client) = client.await
-    {
-        Box::pin(tunnel.join(client)).await;
+    let connection = h1::server::serve(shared, io, peer, Arc::clone(&activity));
+    // It looks at the activity by itself whether it is to end.
+    let switched = drive(shared, connection, |_| {}, &activity, false).await;
+    if let Some(Some((tunnel, client, sent))) = switched {
+        Box::pin(tunnel.join(client, sent)).await;
     }
 }
 
@@ -211,57 +192,28 @@ async fn serve_http2<S: Service>(
         .initial_connection_window_size(CONNECTION_WINDOW)
         .max_send_buf_size(BUFFER_BYTES)
         .keep_alive_interval(PING_EVERY);
-    let service = service_of(shared, peer, &activity, None);
+    let service = service_of(shared, peer, &activity);
     let connection = builder.serve_connection(TokioIo::new(io), service_fn(service));
-    drive(shared, connection, &activity, true).await;
-}
-
-/// Both ends of a tunnel, from the answer of 101 until the connection has ended as HTTP.
-#[derive(Clone, Default)]
-struct Switch(Arc<Mutex<Option<(OnUpgrade, Tunnel)>>>);
-
-impl Switch {
-    fn take(&self) -> Option<(OnUpgrade, Tunnel)> {
-        let mut ends = self.0.lock().unwrap_or_else(PoisonError::into_inner);
-        ends.take()
-    }
-
-    /// Takes the tunnel that an answer offers; one of 101 without is no answer.
-    fn prepare(&self, client: Option<OnUpgrade>, response: &mut Response<Body>) -> bool {
-        let offer = response.extensions_mut().remove::<Offer>();
-        let ends = client.zip(offer.and_then(|offer| offer.take()));
-        let both = ends.is_some();
-        *self.0.lock().unwrap_or_else(PoisonError::into_inner) = ends;
-        both
+    let shut_down =
+        |connection: Pin<&mut http2::Connection<_, _, _>>| connection.graceful_shutdown();
+    if let Some(Err(error)) = drive(shared, connection, shut_down, &activity, true).await {
+        tracing::debug!(%error, "connection ended");
     }
 }
 
-/// Turns the service into hyper's form, with requests and response frames counted. With `switch`,
-/// it may answer 101.
+/// Turns the service into hyper's form, with requests and response frames counted.
 fn service_of<S: Service>(
     shared: &Arc<Shared<S>>,
     peer: Peer,
     activity: &Arc<Activity>,
-    switch: Option<Switch>,
 ) -> impl Fn(Request<Incoming>) -> ServiceFuture + Send + 'static {
     let (service, peer) = (Arc::clone(&shared.service), Arc::new(peer));
     let activity = Arc::clone(activity);
-    move |mut request| {
+    move |request| {
         let (service, peer) = (Arc::clone(&service), Arc::clone(&peer));
         let running = Running::begin(&activity, !request.body().is_end_stream());
-        let switch = switch.clone();
-        let client = request.extensions_mut().remove::<OnUpgrade>();
         Box::pin(async move {
-            let mut response = service.call(&peer, request.map(Body::from)).await;
-            if response.status() == StatusCode::SWITCHING_PROTOCOLS {
-                if switch.is_some_and(|switch| switch.prepare(client, &mut response)) {
-                    running.0.becomes_tunnel();
-                } else {
-                    tracing::error!("a service answers 101 where there is nothing to switch");
-                    response = Response::new(Body::empty());
-                    *response.status_mut() = StatusCode::INTERNAL_SERVER_ERROR;
-                }
-            }
+            let response = service.call(&peer, request.map(Body::from)).await;
             Ok(response.map(|body| TrackedBody {
                 body,
                 running,
@@ -274,45 +226,14 @@ fn service_of<S: Service>(
 type ServiceFuture =
     Pin<Box<dyn Future<Output = Result<Response<TrackedBody>, Infallible>> + Send>>;
 
-/// A connection of either protocol that can be told to end after what runs.
-trait Graceful: Future<Output = hyper::Result<()>> {
-    fn shut_down(self: Pin<&mut Self>);
-}
-
-impl<I, S, B> Graceful for http1::UpgradeableConnection<I, S>
-where
-    S: hyper::service::HttpService<Incoming, ResBody = B>,
-    S::Error: Into<BoxError>,
-    I: hyper::rt::Read + hyper::rt::Write + Unpin + Send + 'static,
-    B: HttpBody + 'static,
-    B::Error: Into<BoxError>,
-{
-    fn shut_down(self: Pin<&mut Self>) {
-        self.graceful_shutdown();
-    }
-}
-
-impl<I, S, B, E> Graceful for http2::Connection<I, S, E>
-where
-    S: hyper::service::HttpService<Incoming, ResBody = B>,
-    S::Error: Into<BoxError>,
-    I: hyper::rt::Read + hyper::rt::Write + Unpin,
-    B: HttpBody + 'static,
-    B::Error: Into<BoxError>,
-    E: hyper::rt::bounds::Http2ServerConnExec<S::Future, B>,
-{
-    fn shut_down(self: Pin<&mut Self>) {
-        self.graceful_shutdown();
-    }
-}
-
-/// Runs a connection to its end, with one timer for all its time limits.
-async fn drive<S>(
+/// Runs a connection to its end, with one timer for all its time limits. `None`: a limit ended it.
+async fn drive<S, F: Future>(
     shared: &Shared<S>,
-    connection: impl Graceful,
+    connection: F,
+    shut_down: impl Fn(Pin<&mut F>),
     activity: &Activity,
     multiplexed: bool,
-) {
+) -> Option<F::Output> {
     tokio::pin!(connection);
     let timer = tokio::time::sleep(shared.limits.header_timeout);
     tokio::pin!(timer);
@@ -323,30 +244,31 @@ async fn drive<S>(
         tokio::select! {
             // In this order, since what happens on a connection is nearly always about a request.
             biased;
-            ended = &mut connection => {
-                if let Err(error) = ended {
-                    tracing::debug!(%error, "connection ended");
-                }
-                return;
-            }
+            ended = &mut connection => return Some(ended),
             () = &mut drained, if !closing => {
                 closing = true;
                 activity.will_close();
-                connection.as_mut().shut_down();
+                shut_down(connection.as_mut());
             }
             () = &mut timer => {
                 let wait = match activity.verdict(&shared.limits, multiplexed) {
                     Verdict::LookAgainIn(wait) => wait,
                     // Told to end already, and still nothing moves.
-                    Verdict::Idle if closing => return,
+                    Verdict::Idle if closing => return None,
                     Verdict::Idle => {
                         closing = true;
                         activity.will_close();
-                        connection.as_mut().shut_down();
+                        shut_down(connection.as_mut());
                         shared.limits.header_timeout
                     }
-                    Verdict::SlowHead => return cut("slow_head"),
-                    Verdict::Stalled => return cut("stalled"),
+                    Verdict::SlowHead => {
+                        cut("slow_head");
+                        return None;
+                    }
+                    Verdict::Stalled => {
+                        cut("stalled");
+                        return None;
+                    }
                 };
                 timer.as_mut().reset(tokio::time::Instant::now() + wait);
             }
@@ -359,22 +281,6 @@ fn cut(reason: &'static str) {
     tracing::debug!(reason, "cutting a slow connection");
 }
 
-/// Counts one request until its response's body is dropped.
-struct Running(Arc<Activity>);
-
-impl Running {
-    fn begin(activity: &Arc<Activity>, has_body: bool) -> Self {
-        activity.request_begins(has_body);
-        Self(Arc::clone(activity))
-    }
-}
-
-impl Drop for Running {
-    fn drop(&mut self) {
-        self.0.request_ends();
-    }
-}
-
 /// A response body that says whose turn it is: the service's to give, or the peer's to take.
 struct TrackedBody {
     body: Body,
@@ -385,7 +291,7 @@ struct TrackedBody {
 impl TrackedBody {
     fn take_frame(&mut self) {
         if std::mem::take(&mut self.frame_given) {
-            self.running.0.frame_taken();
+            self.running.activity().frame_taken();
         }
     }
 }
@@ -403,7 +309,7 @@ impl HttpBody for TrackedBody {
         match &frame {
             Some(Ok(_)) => {
                 self.frame_given = true;
-                self.running.0.frame_given();
+                self.running.activity().frame_given();
             }
             Some(Err(error)) => tracing::warn!(%error, "response cut"),
             None => {}

@@ -20,6 +20,7 @@ pub mod client;
 mod connection;
 mod drain;
 mod error;
+pub mod h1;
 pub mod limits;
 mod listener;
 mod open_files;
@@ -27,7 +28,6 @@ mod peer;
 pub mod proxy_protocol;
 mod request_id;
 mod socket;
-pub mod strict;
 mod tunnel;
 mod workers;
 

@@ -16,8 +16,6 @@ use std::task::{Context, Poll};
 use std::time::Duration;
 
 use bytes::Bytes;
-use hyper::upgrade::Upgraded;
-use hyper_util::rt::TokioIo;
 use tokio::io::{
     AsyncRead, AsyncWrite, AsyncWriteExt as _, ReadBuf, copy_bidirectional_with_sizes,
 };
@@ -87,16 +85,18 @@ impl std::fmt::Debug for Offer {
 
 impl Tunnel {
     /// Hands bytes over until both sides have ended, one has failed, or both are silent for too long.
-    pub(crate) async fn join(self, client: Upgraded) {
-        self.carry(TokioIo::new(client)).await;
-    }
-
-    async fn carry(mut self, mut client: impl AsyncRead + AsyncWrite + Unpin) {
+    /// `sent` is what the client has sent already.
+    pub(crate) async fn join(
+        mut self,
+        mut client: impl AsyncRead + AsyncWrite + Unpin,
+        sent: Bytes,
+    ) {
         let moved = Moved::now();
         let mut client = Watched::new(&mut client, &moved);
         let mut upstream = Watched::new(&mut self.stream, &moved);
         let both = async {
             client.write_all(&self.read_already).await?;
+            upstream.write_all(&sent).await?;
             copy_bidirectional_with_sizes(&mut client, &mut upstream, BUFFER_BYTES, BUFFER_BYTES)
                 .await
         };
@@ -232,7 +232,7 @@ mod tests {
         Ends {
             client,
             upstream,
-            running: tokio::spawn(async move { tunnel.carry(near).await }),
+            running: tokio::spawn(async move { tunnel.join(near, Bytes::new()).await }),
             held,
         }
     }

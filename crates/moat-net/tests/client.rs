@@ -22,6 +22,9 @@ use tokio::sync::Notify;
 use tokio_rustls::TlsConnector;
 
 async fn describe(peer: Arc<Peer>, request: Request<Body>) -> Response<Body> {
+    if request.uri().path() == "/long" {
+        return Response::new(Body::full(vec![b'x'; 1 << 20]));
+    }
     let host = request.headers()[HOST].to_str().unwrap().to_owned();
     let line = format!(
         "{} {} {host} {}",
@@ -85,7 +88,7 @@ async fn a_connection_is_used_again_after_a_read_answer_and_not_after_an_unread_
     let first = port(soon(client.send(&endpoint, get("/"))).await.unwrap()).await;
     let second = port(soon(client.send(&endpoint, get("/"))).await.unwrap()).await;
     assert_eq!(first, second);
-    drop(soon(client.send(&endpoint, get("/"))).await.unwrap());
+    drop(soon(client.send(&endpoint, get("/long"))).await.unwrap());
     let third = port(soon(client.send(&endpoint, get("/"))).await.unwrap()).await;
     assert_ne!(second, third);
     client.close_idle(&endpoint);

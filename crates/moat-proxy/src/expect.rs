@@ -12,8 +12,9 @@ use std::task::{Context, Poll};
 
 use futures_util::task::AtomicWaker;
 use http::header::EXPECT;
-use http::{HeaderMap, Request, StatusCode};
+use http::{HeaderMap, Request};
 use moat_net::Body;
+use moat_net::client::OnContinue;
 use tokio::time::Sleep;
 
 use crate::config::CONTINUE_TIMEOUT;
@@ -39,12 +40,11 @@ impl Continue {
     /// Has `request` open this signal when the upstream answers 100.
     pub(crate) fn listen(&self, request: &mut Request<Body>) {
         let shared = Arc::clone(&self.0);
-        hyper::ext::on_informational(request, move |answer| {
-            if answer.status() == StatusCode::CONTINUE {
-                shared.received.store(true, Ordering::Release);
-                shared.waiting.wake();
-            }
+        let listener = OnContinue::new(move || {
+            shared.received.store(true, Ordering::Release);
+            shared.waiting.wake();
         });
+        request.extensions_mut().insert(listener);
     }
 }
 

@@ -7,8 +7,6 @@ use std::pin::Pin;
 use std::sync::Arc;
 use std::time::Duration;
 
-use hyper::client::conn::http1;
-use hyper_util::rt::TokioIo;
 use rustix::net::sockopt;
 use tokio::io::AsyncWriteExt as _;
 use tokio::net::TcpStream;
@@ -19,9 +17,6 @@ use super::wire::Wire;
 use super::{ClientConfig, ClientError, ClientErrorKind, Endpoint};
 use crate::tls::ClientTls;
 use crate::tls::TlsReader;
-
-/// What hyper may hold of unread or unsent bytes; also how much it asks of a read.
-const BUFFER_BYTES: usize = 256 * 1024;
 
 /// An upstream that works for minutes on a request is fine; one whose machine is gone is not, and
 /// only the kernel can tell the two apart: after this silence it asks, and after three unanswered
@@ -70,13 +65,7 @@ pub(super) async fn connect(
     if http2 {
         return Multiplexed::begin(stream).await.map(Connected::Many);
     }
-    let (sender, connection) = http1::Builder::new()
-        // Not `max_headers`: hyper's own 100 cost nothing, see `limits::HEADERS_MAX`.
-        .max_buf_size(BUFFER_BYTES)
-        .handshake(TokioIo::new(stream))
-        .await
-        .map_err(|error| ClientError::new(ClientErrorKind::Connect, error))?;
-    Ok(Connected::One(Box::new(Wire::new(sender, connection))))
+    Ok(Connected::One(Box::new(Wire::new(stream))))
 }
 
 /// Sends the preface, and shakes hands if the endpoint speaks TLS. Also says whether it is HTTP/2 from

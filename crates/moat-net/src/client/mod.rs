@@ -44,6 +44,21 @@ pub const IDLE_MAX: usize = 1024;
 #[derive(Clone, Debug)]
 pub struct Preface(pub Bytes);
 
+/// Told of `100 Continue`, when put into a request's extensions.
+#[derive(Clone)]
+pub struct OnContinue(Arc<dyn Fn() + Send + Sync>);
+
+impl OnContinue {
+    /// Calls this for each.
+    pub fn new(listener: impl Fn() + Send + Sync + 'static) -> Self {
+        Self(Arc::new(listener))
+    }
+
+    fn call(&self) {
+        (self.0)();
+    }
+}
+
 /// How a client connects.
 #[derive(Clone)]
 pub struct ClientConfig {
