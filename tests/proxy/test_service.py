@@ -198,8 +198,8 @@ def test_a_tunnel_that_falls_silent_ends(start):
     with socket.create_connection(("127.0.0.1", port), timeout=START_SECONDS_MAX) as client:
         client.sendall(b"GET /ws HTTP/1.1\r\nhost: h\r\nconnection: Upgrade\r\nupgrade: echo\r\n\r\n")
         head = b""
-        while not head.endswith(b"\r\n\r\n"):
-            head += client.recv(1)
+        while not head.endswith(b"\r\n\r\n") and (byte := client.recv(1)):
+            head += byte
         assert head.startswith(b"HTTP/1.1 101 "), head
         client.sendall(b"ping")
         assert client.recv(1024) == b"ping"

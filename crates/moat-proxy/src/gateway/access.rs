@@ -252,4 +252,34 @@ mod tests {
         let tags = [("x-amz-tagging", "a=b")];
         assert!(!check(r#""s3:PutObject""#, put, "", &tags, None));
     }
+
+    #[test]
+    fn all_buckets_some_or_none() {
+        let all = |statements: &[&str]| {
+            let json = format!(r#"{{"Statement": [{}]}}"#, statements.join(","));
+            let query = Query::parse("prefix=lake").unwrap();
+            let wish = Wish {
+                operation: Operation::ListBuckets,
+                bucket: None,
+                key: None,
+                query: &query,
+                headers: &HeaderMap::new(),
+                source: None,
+                user: "ann",
+                address: "127.0.0.1".parse().unwrap(),
+                secure: true,
+            };
+            let verdict = wish.check_list_buckets(&[Policy::parse(&json).unwrap()]);
+            verdict.map_err(|error| error.code)
+        };
+        let allow = r#"{"Effect": "Allow", "Action": "s3:ListAllMyBuckets", "Resource": "*"}"#;
+        let others = r#"{"Effect": "Allow", "Action": "s3:ListBucket", "Resource": "*"}"#;
+        let deny = r#"{"Effect": "Deny", "Action": "s3:ListAllMyBuckets", "Resource": "*"}"#;
+        assert_eq!(all(&[allow]), Ok(true));
+        assert_eq!(all(&[others]), Ok(false));
+        assert_eq!(all(&[allow, others, deny]), Err(ErrorCode::AccessDenied));
+        // The prefix is one of buckets' names, and no `s3:prefix`.
+        let prefix = r#"{"Effect": "Allow", "Action": "s3:*", "Resource": "*", "Condition": {"StringEquals": {"s3:prefix": "lake"}}}"#;
+        assert_eq!(all(&[prefix]), Ok(false));
+    }
 }
