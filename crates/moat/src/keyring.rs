@@ -5,9 +5,9 @@ use std::sync::Arc;
 
 use anyhow::{Context, Result};
 use moat_crypto::KeyRing;
-use moat_kms_client::{ApiKey, Client, ClientConfig, Credential, RemoteKeyRing};
+use moat_kms_client::{ApiKey, Client, ClientConfig, Code, Credential, RemoteKeyRing};
 use moat_net::tls::Roots;
-use moat_types::{SystemClock, SystemRandom};
+use moat_types::{EnclaveName, SystemClock, SystemRandom};
 
 use crate::config::{Config, StoreKmsConfig};
 use crate::endpoint::Endpoint;
@@ -33,13 +33,37 @@ pub(crate) fn open(config: &Config, local: &Endpoint) -> Result<Arc<dyn KeyRing>
     client_config.endpoints = endpoints.iter().map(ToString::to_string).collect();
     let client = Client::new(client_config, &SystemClock, &SystemRandom)
         .context("the store's way to the key manager")?;
+    let client = Arc::new(client);
+    // That of this folder is started with the store, or says itself that it is not.
+    if kms.endpoint.is_some() {
+        tokio::spawn(try_out(Arc::clone(&client), kms.enclave.clone()));
+    }
     let ring = RemoteKeyRing::new(
-        Arc::new(client),
+        client,
         kms.enclave.clone(),
         config.store.strict_buckets.iter().cloned().collect(),
         Arc::new(SystemRandom),
     );
     Ok(Arc::new(ring))
+}
+
+/// Says at the start what requests would run into. A store serves what needs no key as long as there
+/// is no key manager, so this ends nothing.
+async fn try_out(client: Arc<Client>, enclave: EnclaveName) {
+    let known = match client.own_identity(Some(&enclave)).await {
+        // Who is above all enclaves is known in none of them.
+        Err(e) if e.code() == Some(Code::IdentityNotFound) => {
+            let seen = client.enclave(&enclave).await;
+            seen.map(drop).map_err(|_| e)
+        }
+        known => known.map(drop),
+    };
+    if let Err(error) = known {
+        tracing::warn!(
+            %error, %enclave,
+            "the key manager does not serve this store; what needs a key fails until it does"
+        );
+    }
 }
 
 /// An API key if one is given, else the certificate. The variables that `moat kms` reads as well
