@@ -1,7 +1,7 @@
 //! Random bytes in reserve: what a draw from the secure source costs hardly depends on its length.
 //!
 //! A data key with the salt and the nonce of its wrapping takes 60 bytes, for which the source
-//! took 2,900 instructions; out of a reserve it takes 300, with the share of the draw that fills it.
+//! took 2,900 instructions; out of a reserve it takes 500, with the share of the draw that fills it.
 //! Bytes in reserve are as secret as the state of the source itself, which knows what comes next.
 //! Each is given out once and wiped as it goes. The process never forks without starting another
 //! program, so no two processes have the same reserve.

@@ -3,8 +3,8 @@
 //! The writer is one thread, so whoever makes a line also writes its text, and the writer adds what
 //! only it knows. The text is the one that serde makes of an [`AuditLine`]; for operations, of which
 //! there are thousands a second, it is written by hand into one buffer, without formatting and
-//! without the line in between. That took 4,900 instructions a line with `write!`, and takes a
-//! fifth of it.
+//! without the line in between. That took 4,900 instructions a line with `write!`, and takes 2,200,
+//! or 1,200 in a batch.
 
 use std::sync::Arc;
 

@@ -218,7 +218,7 @@ fn bad_body(error: BodyError) -> Refusal {
     }
 }
 
-/// KES's own request metrics. Looked up by their names once: four times a request took 3,000
+/// KES's own request metrics. Looked up by their names once: four times a request took 2,000
 /// instructions.
 struct Meters {
     active: Gauge,
