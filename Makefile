@@ -23,6 +23,7 @@ help:
 	@echo 'make test    everything that CI runs: check, then end-to-end tests with real clients'
 	@echo 'make e2e     the end-to-end tests alone (PYTEST="-k name" picks some)'
 	@echo 'make soak    an hour of mixed use of the key manager, which its audit then has to hold (SECONDS=n; not in CI)'
+	@echo 'make dist    the program that is shipped, optimised with a profile of its load; two builds from nothing (not in CI)'
 	@echo 'make bench   load, beside MinIO and SeaweedFS (not in CI)'
 	@echo 'make bench-proxy  load on the proxy, beside nginx and HAProxy (not in CI)'
 	@echo 'make clean   removes .work and the build, keeps the tools'
@@ -75,11 +76,14 @@ fuzz-smoke:
 bench: release
 	@MOAT_BIN='$(RELEASE)' bench/run.sh
 
-# The profile that is shipped: what crosses crates is inlined only there.
+# The program that is shipped: optimised with a profile of what it does under load.
+.PHONY: dist
+dist:
+	@scripts/dist.sh
+
 .PHONY: bench-proxy
-bench-proxy:
-	cargo build --profile dist --locked -p moat
-	@MOAT_BIN='$(CARGO_TARGET_DIR)/dist/moat' bench/proxy.sh $(BENCH)
+bench-proxy: dist
+	@MOAT_BIN='$(CARGO_TARGET_DIR)/pgo/dist/moat' bench/proxy.sh $(BENCH)
 
 .PHONY: clean
 clean:

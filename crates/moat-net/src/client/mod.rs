@@ -221,7 +221,8 @@ impl HttpClient {
     ) -> Result<Connected, ClientError> {
         let config = &self.0.config;
         let bytes = preface.map(|preface| &*preface.0);
-        let connecting = connect::connect(endpoint, config, bytes);
+        // Boxed, since every request would have room for a handshake that few need.
+        let connecting = Box::pin(connect::connect(endpoint, config, bytes));
         let mut connected = tokio::time::timeout(config.connect_timeout, connecting)
             .await
             .unwrap_or_else(|elapsed| {

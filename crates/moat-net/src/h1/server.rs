@@ -200,7 +200,7 @@ async fn exchange<S: Service, T: Io>(
         http10: parts.version == http::Version::HTTP_10,
     };
     let body = begin_body(wire, framing, expects_continue);
-    let running = Running::begin(activity, !body.is_end_stream());
+    let running = Running::begin(activity, !lock(wire).decoder.has_ended());
     let mut response = {
         let mut call = pin!(shared.service.call(peer, Request::from_parts(parts, body)));
         let answered = poll_fn(|cx| match call.as_mut().poll(cx) {
