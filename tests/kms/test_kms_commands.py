@@ -203,5 +203,6 @@ def test_the_audit_is_asked_for_what_there_can_be(kms):
     for option, said in (("--identity", "is no identity"), ("--operation", "give one like KEY:DECRYPT"), ("--since", "is no time")):
         wrong = audit(option, "nonsense", check=False)
         assert wrong.returncode == 1 and said in wrong.stderr, wrong
+    assert "audit show --since" in refused(kms, "audit", "follow", "--since", "2026-01-01T00:00:00Z")
     # Whom it was about is to be seen.
     assert identity[:15] in audit("--operation", "IDENTITY:DELETE", "--last", "1").stdout

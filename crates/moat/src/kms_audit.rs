@@ -89,6 +89,11 @@ fn last_lines(folder: &Path, filter: Filter, count: usize) -> Result<Vec<AuditLi
 async fn follow(filter: &Filter, args: &KmsClientArgs) -> Result<ExitCode> {
     /// Below the time that an answer may take.
     const WAIT_SECONDS: u32 = 5;
+    if filter.since.is_some() {
+        bail!(
+            "following begins now: leave --since out, or look back with `moat kms audit show --since`"
+        );
+    }
     let client = connect(args)?.client;
     let newest = client.audit(&AuditOptions::default()).await?;
     let seq = |line: &serde_json::Value| line["seq"].as_u64();

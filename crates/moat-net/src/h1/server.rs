@@ -321,7 +321,11 @@ impl<T: Io> Wire<T> {
         }
         let asked = self.interim.is_empty();
         let little = |left| left <= REST_BYTES_MAX;
-        asked && self.decoder.remaining().map_or_else(|| self.is_here(), little)
+        asked
+            && self
+                .decoder
+                .remaining()
+                .map_or_else(|| self.is_here(), little)
     }
 
     /// Whether all of the body has come. It is not taken: the answer may still want it.
