@@ -20,6 +20,7 @@ use super::pool::Pools;
 use super::{ClientError, ClientErrorKind, Endpoint, OnContinue};
 use crate::h1::body::Piece;
 use crate::h1::head::{self, Finder, ResponseHead};
+use crate::h1::write::write_request;
 use crate::h1::{Decoder, Encoder, Framing, Inbound, Outbound};
 use crate::{Body, BoxError, Offer};
 
@@ -115,7 +116,7 @@ impl Asking {
         let (parts, body) = request.into_parts();
         let framing = framing(&parts.headers, &body);
         let mut out = Outbound::default();
-        head::write_request(out.text(), &parts, framing);
+        write_request(out.text(), &parts, framing);
         Self {
             whole: body.try_clone(),
             sending: Some(Sending {

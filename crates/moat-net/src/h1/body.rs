@@ -345,7 +345,7 @@ impl Encoder {
         text.extend_from_slice(b"0\r\n");
         let promised = fields.into_iter().flatten();
         for (name, value) in promised.filter(|(name, _)| self.trailers.contains(name)) {
-            super::head::push_field(text, name, value);
+            super::write::push_field(text, name, value);
         }
         text.extend_from_slice(b"\r\n");
         self.ended = true;

@@ -14,6 +14,7 @@ pub mod head;
 mod inbound;
 mod outbound;
 pub(crate) mod server;
+pub(crate) mod write;
 
 pub(crate) use body::{Decoder, Encoder, Framing};
 pub(crate) use inbound::Inbound;
