@@ -273,8 +273,10 @@ fn cargo() -> String {
     std::env::var("CARGO").unwrap_or_else(|_| "cargo".into())
 }
 
+/// As cargo tells it now: built in one clone, this may be run in another that shares the target folder.
 fn root() -> anyhow::Result<PathBuf> {
-    Path::new(env!("CARGO_MANIFEST_DIR"))
+    let own = std::env::var_os("CARGO_MANIFEST_DIR").context("run this by `cargo xtask`")?;
+    Path::new(&own)
         .parent()
         .map(Path::to_owned)
         .context("xtask has no parent folder")

@@ -205,10 +205,10 @@ fn is_root() -> bool {
 /// The folder of the programs. Root's tools commonly lie where nobody else may enter, so root gets
 /// a copy below `folder`: of links, where the file system lets it.
 fn programs(folder: &Path) -> PathBuf {
-    let tools = std::env::var_os("MOAT_TOOLS").map_or_else(
-        || Path::new(env!("CARGO_MANIFEST_DIR")).join("../../.tools"),
-        PathBuf::from,
-    );
+    // That of the crate under test, as cargo tells it now: it may have been built in another clone.
+    let own = || std::env::var_os("CARGO_MANIFEST_DIR").unwrap_or_default();
+    let tools = std::env::var_os("MOAT_TOOLS")
+        .map_or_else(|| Path::new(&own()).join("../../.tools"), PathBuf::from);
     let ours = tools.join("postgres");
     if !ours.join("bin/initdb").exists() {
         let installed = std::fs::read_dir("/usr/lib/postgresql")
